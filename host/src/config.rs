@@ -1,0 +1,221 @@
+//! From what the user wrote to what the host will do. Every rule is checked here, before anything is touched.
+//!
+//! A [`JoinSettings`] is complete and valid: phases never look at flags, files or the environment again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::pki::Pin;
+use crate::token::BootstrapToken;
+
+/// A join as the user asked for it, every rule checked.
+#[derive(Debug, Clone)]
+pub struct JoinSettings {
+    /// `nodeRegistration`.
+    pub node: NodeSettings,
+    /// Where trust in the cluster comes from.
+    pub discovery: Discovery,
+    /// `discovery.tlsBootstrapToken`; required for token discovery, optional for file discovery.
+    pub tls_bootstrap_token: Option<BootstrapToken>,
+    /// Who makes the kubelet's key and certificate request.
+    pub tls_bootstrap_by: TlsBootstrapBy,
+    /// `caCertPath`: absolute, ends in `.crt`.
+    pub ca_cert_path: PathBuf,
+    /// Phase ids to leave out, each known.
+    pub skip_phases: Vec<String>,
+    /// `patches.directory`.
+    pub patches: Option<PathBuf>,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
+    /// Lower-cased names of checks whose errors only warn.
+    pub ignore: IgnoredChecks,
+    /// Whether the machine stays as it is and the plan is printed.
+    pub dry_run: bool,
+    /// What must be true before the command succeeds.
+    pub wait: Wait,
+    /// Whether waiting that may help is left out.
+    pub fail_fast: bool,
+    /// Plugins beside the built-in ones, in order.
+    pub plugins: Vec<PluginSettings>,
+    /// Prefix of every path that is written; `/` unless `--root`.
+    pub root: PathBuf,
+}
+
+/// `nodeRegistration` of kubeadm's v1beta4.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// Name of the Node; trimmed, lower-cased, RFC 1123 subdomain (verbatim when it came from `--node-name`).
+    pub name: String,
+    /// URL of the runtime's socket, scheme `unix`. None: to be detected on the machine.
+    pub cri_socket: Option<String>,
+    /// None: the default of the role. Empty: no taint.
+    pub taints: Option<Vec<Taint>>,
+    /// In the order given; names may repeat.
+    pub kubelet_extra_args: Vec<Arg>,
+}
+
+/// `name` and `value` of a kubelet argument, without dashes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Arg {
+    /// Not empty.
+    pub name: String,
+    /// May be empty.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// `core/v1` Taint, as far as a join writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Taint {
+    /// Label key.
+    pub key: String,
+    /// May be empty.
+    #[serde(default)]
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; not checked, as in kubeadm.
+    pub effect: String,
+}
+
+/// Source of trust.
+#[derive(Debug, Clone)]
+pub enum Discovery {
+    /// Cluster-info signed with a bootstrap token.
+    Token(TokenDiscovery),
+    /// A kubeconfig file on this machine.
+    File {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// A kubeconfig fetched over https, verified by the host's CAs.
+    Https {
+        /// URL, scheme `https`.
+        url: String,
+    },
+}
+
+/// `discovery.bootstrapToken`.
+#[derive(Debug, Clone)]
+pub struct TokenDiscovery {
+    /// Verifies cluster-info.
+    pub token: BootstrapToken,
+    /// API endpoints in order of preference, at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Pins of the cluster's CA. Empty only with `unsafe_skip_ca_verification`.
+    pub pins: Vec<Pin>,
+    /// The user accepted that whoever answers first may be the cluster.
+    pub unsafe_skip_ca_verification: bool,
+}
+
+/// `host:port` of an API server; IPv6 in brackets when written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// DNS name or IP address, without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.parse::<std::net::Ipv6Addr>().is_ok() {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Endpoint {
+    /// The host as an IP address, when it is a literal.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+/// Who trades the token for the kubelet's client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsBootstrapBy {
+    /// mortise: it names the request, tells its state, and starts the kubelet with its certificate.
+    Host,
+    /// The kubelet, as with kubeadm.
+    Kubelet,
+}
+
+/// When the command succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wait {
+    /// When the kubelet was started.
+    None,
+    /// When the kubelet is healthy and has its certificate (what kubeadm waits for).
+    Kubelet,
+    /// When the Node exists.
+    Registered,
+    /// When the Node is Ready.
+    Ready,
+}
+
+/// `timeouts` of kubeadm's v1beta4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `kubeletHealthCheck`, 4 minutes.
+    pub kubelet_health_check: Duration,
+    /// `kubernetesAPICall`, 1 minute.
+    pub kubernetes_api_call: Duration,
+    /// `tlsBootstrap`, 5 minutes.
+    pub tls_bootstrap: Duration,
+    /// `discovery`, 5 minutes.
+    pub discovery: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        Self {
+            kubelet_health_check: minutes(4),
+            kubernetes_api_call: minutes(1),
+            tls_bootstrap: minutes(5),
+            discovery: minutes(5),
+        }
+    }
+}
+
+/// Names of checks whose errors only warn, from `--ignore-preflight-errors` and the file together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IgnoredChecks {
+    /// Lower-cased; `all` stands alone.
+    pub names: Vec<String>,
+}
+
+impl IgnoredChecks {
+    /// Whether errors of the check with this id only warn. Case does not matter.
+    pub fn covers(&self, check_id: &str) -> bool {
+        self.names.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(check_id))
+    }
+}
+
+/// A plugin as the operator names it: `plugins[]` of `JoinPlugins`, or `--plugin` with `--grant`.
+#[derive(Debug, Clone)]
+pub struct PluginSettings {
+    /// Name in output and logs.
+    pub name: String,
+    /// Component file.
+    pub path: PathBuf,
+    /// `sha256:<64 hex>` the file must have.
+    pub digest: Option<String>,
+    /// JSON object handed to the plugin.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// What the operator allows; the plugin gets what its manifest wants of it.
+    pub grants: crate::plugin::grants::Grants,
+}
+
+/// Values of the environment a join reads, taken once.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Proxy variables and the like, by name.
+    pub variables: BTreeMap<String, String>,
+}

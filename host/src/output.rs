@@ -1,0 +1,207 @@
+//! What a command tells while it runs: one line a step for people, one JSON object a line for programs.
+//!
+//! A [`Reporter`] is cheap to clone. People's lines go to stderr, JSON events and results to stdout. A secret cannot
+//! reach an event: the types that hold one do not serialize.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for a person on stderr.
+    Text,
+    /// One JSON object a line on stdout.
+    Json,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "reason", rename_all = "kebab-case")]
+pub enum Ending {
+    /// It changed something, or saw what it waited for.
+    Done(String),
+    /// Everything was as it should be already.
+    Unchanged(String),
+    /// It does not apply here, or the user said so.
+    Skipped(String),
+}
+
+/// One event, as a program reads it. Fields are only ever added.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// A step of a phase ended.
+    Step {
+        /// Phase id.
+        phase: &'static str,
+        /// What was done, a few words.
+        step: String,
+        /// How it ended, with a reason a person can read.
+        #[serde(flatten)]
+        ending: Ending,
+        /// Milliseconds it took.
+        took_ms: u64,
+    },
+    /// Something is being waited for. Repeated when what is seen changes.
+    Waiting {
+        /// Phase id.
+        phase: &'static str,
+        /// What is awaited and what is seen now.
+        what: String,
+        /// Seconds left until it is given up.
+        left_seconds: u64,
+    },
+    /// Something an operator should know that does not stop the command.
+    Warning {
+        /// Phase id, when there is one.
+        phase: Option<&'static str>,
+        /// One line.
+        message: String,
+    },
+    /// One preflight check ended.
+    Check(crate::plugin::CheckResult),
+    /// A line a plugin logged.
+    PluginLog {
+        /// Plugin name.
+        plugin: String,
+        /// `debug`, `info` or `warn`.
+        level: &'static str,
+        /// The line, control characters replaced.
+        message: String,
+    },
+    /// The command failed. Always the last event.
+    Error {
+        /// Phase id, when there is one.
+        phase: Option<&'static str>,
+        /// Stable code.
+        code: &'static str,
+        /// What was seen.
+        message: String,
+        /// What to run next.
+        hint: Option<String>,
+    },
+    /// The command succeeded. Always the last event.
+    Finished {
+        /// What is now true.
+        message: String,
+        /// Milliseconds since the start.
+        took_ms: u64,
+    },
+}
+
+/// Tells events to whoever listens.
+#[derive(Clone)]
+pub struct Reporter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    format: Format,
+    verbose: bool,
+    started: Instant,
+    /// Width of the live line that stands on the terminal now.
+    live: Mutex<usize>,
+}
+
+impl Reporter {
+    /// `verbose` shows passed checks, plugins' debug lines and unchanged steps to people, too.
+    pub fn new(format: Format, verbose: bool) -> Self {
+        Self { inner: Arc::new(Inner { format, verbose, started: Instant::now(), live: Mutex::new(0) }) }
+    }
+
+    /// The form asked for.
+    pub fn format(&self) -> Format {
+        self.inner.format
+    }
+
+    /// Time since the command began.
+    pub fn elapsed(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// Starts the clock of one step.
+    pub fn step(&self, phase: &'static str, step: impl Into<String>) -> Step {
+        Step { reporter: self.clone(), phase, step: step.into(), started: Instant::now() }
+    }
+
+    /// Shows what is awaited: a live line on a terminal, an event or line on change elsewhere.
+    pub fn waiting(&self, phase: &'static str, what: impl Into<String>, left: Duration) {
+        self.tell(&Event::Waiting { phase, what: what.into(), left_seconds: left.as_secs() });
+    }
+
+    /// Something that does not stop the command.
+    pub fn warn(&self, phase: Option<&'static str>, message: impl Into<String>) {
+        self.tell(&Event::Warning { phase, message: message.into() });
+    }
+
+    /// Tells one event.
+    pub fn tell(&self, event: &Event) {
+        match self.inner.format {
+            Format::Json => {
+                let line = serde_json::to_string(event).expect("events hold only strings, numbers and enums");
+                // A reader that went away must not fail the join.
+                let _ = writeln!(io::stdout().lock(), "{line}");
+            }
+            Format::Text => self.tell_people(event),
+        }
+    }
+
+    fn tell_people(&self, event: &Event) {
+        let Some(line) = text::line(event, self.inner.started.elapsed(), self.inner.verbose) else { return };
+        let mut live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stderr = io::stderr().lock();
+        let clear = if *live > 0 { "\r\u{1b}[K" } else { "" };
+        // As above: stderr may be gone.
+        let _ = if matches!(event, Event::Waiting { .. }) && stderr.is_terminal() {
+            *live = line.len();
+            write!(stderr, "{clear}{line}").and_then(|()| stderr.flush())
+        } else {
+            *live = 0;
+            writeln!(stderr, "{clear}{line}")
+        };
+    }
+}
+
+/// A step whose clock runs. Dropped without an ending it says nothing: the error that ended it will.
+#[must_use]
+pub struct Step {
+    reporter: Reporter,
+    phase: &'static str,
+    step: String,
+    started: Instant,
+}
+
+impl Step {
+    /// Tells how it ended.
+    pub fn end(self, ending: Ending) {
+        let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Self { reporter, phase, step, .. } = self;
+        reporter.tell(&Event::Step { phase, step, ending, took_ms });
+    }
+
+    /// It changed something, or saw what it waited for.
+    pub fn done(self, what: impl Into<String>) {
+        self.end(Ending::Done(what.into()));
+    }
+
+    /// Everything was as it should be already.
+    pub fn unchanged(self, why: impl Into<String>) {
+        self.end(Ending::Unchanged(why.into()));
+    }
+
+    /// It does not apply.
+    pub fn skipped(self, why: impl Into<String>) {
+        self.end(Ending::Skipped(why.into()));
+    }
+}
+
+/// Makes text from elsewhere (a plugin, a server) safe for a terminal: control characters become `\u{..}`.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+mod text;

@@ -1,0 +1,123 @@
+//! What the host asks a plugin, in the host's own types.
+//!
+//! The host process never runs guest code. It starts itself as a *runner* (module `runner`), an unprivileged process
+//! with one socket, and serves what the guest asks for through the *broker*, which checks every grant and treats the
+//! runner as hostile.
+
+use serde::Serialize;
+
+pub mod grants;
+
+/// When a check runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Before the cluster is contacted.
+    Node,
+    /// When the cluster's configuration is known.
+    Cluster,
+    /// When the node has joined.
+    Joined,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The join goes on.
+    Warning,
+    /// The join stops unless the check is ignored by name.
+    Error,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// As the plugin said.
+    pub severity: Severity,
+    /// One line, printable.
+    pub message: String,
+    /// Names and values the judgement rests on.
+    pub evidence: Vec<(String, String)>,
+    /// What to run or change.
+    pub remedy: Option<String>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckStatus {
+    /// Nothing found.
+    Passed,
+    /// Warnings, or errors that the operator ignores by name.
+    Warned,
+    /// Errors: the join stops.
+    Failed,
+    /// Does not apply here.
+    Skipped,
+}
+
+/// Which of three endings a check had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Answer {
+    /// The plugin answered.
+    Report,
+    /// The plugin broke: trap, limit, deadline, malformed answer.
+    Broke {
+        /// For example `trap`, `deadline`, `memory`.
+        reason: String,
+    },
+    /// The host failed, for instance could not start a runner.
+    HostFailed,
+}
+
+/// The outcome of one check, after the operator's ignore list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckResult {
+    /// Check id, as `--ignore-preflight-errors` takes it.
+    pub id: String,
+    /// A few words.
+    pub title: String,
+    /// Plugin name and version, `name@version`.
+    pub plugin: String,
+    /// When it ran.
+    pub stage: Stage,
+    /// After the ignore list.
+    pub status: CheckStatus,
+    /// Whether errors were made warnings by the ignore list.
+    pub ignored: bool,
+    /// Which of the three endings.
+    pub answer: Answer,
+    /// Why it was skipped.
+    pub skipped: Option<String>,
+    /// What was found, worst first.
+    pub findings: Vec<Finding>,
+    /// What was looked at.
+    pub evidence: Vec<(String, String)>,
+    /// Milliseconds the check took, host calls included.
+    pub took_ms: u64,
+}
+
+impl CheckResult {
+    /// The lines for a person: kubeadm's `[WARNING Name]: text` and `[ERROR Name]: text`, then evidence and remedy.
+    pub fn lines(&self) -> Vec<String> {
+        if self.findings.is_empty() {
+            let why = self.skipped.as_deref().map_or("ok".to_owned(), |why| format!("skipped, {why}"));
+            return vec![format!("\t[OK {}]: {why}", self.id)];
+        }
+        let mut lines = Vec::new();
+        for finding in &self.findings {
+            let label = match finding.severity {
+                Severity::Error if !self.ignored => "ERROR",
+                _ => "WARNING",
+            };
+            lines.push(format!("\t[{label} {}]: {}", self.id, finding.message));
+            lines.extend(finding.evidence.iter().map(|(name, value)| format!("\t    {name}: {value}")));
+            lines.extend(finding.remedy.iter().map(|remedy| format!("\t    remedy: {remedy}")));
+        }
+        lines
+    }
+}
