@@ -37,6 +37,7 @@ pub struct Cli {
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Common {
     /// Log level: 0 warnings, 1 to 3 progress, 4 to 7 details, 8 and more everything
     #[arg(
@@ -121,6 +122,7 @@ impl From<OutputFormat> for Format {
 
 /// Flags of `reset`: kubeadm's.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct ResetArgs {
     /// Directory of the certificates; unset: the cluster's, else /etc/kubernetes/pki
     #[arg(long, value_name = "DIR")]

@@ -124,16 +124,15 @@ fn wrong_command_line(error: &CliError) -> ExitCode {
 }
 
 fn tell_failure(failure: &Failure, reporter: &Reporter) {
-    reporter.tell(&Event::Error {
-        phase: failure.phase(),
-        code: failure.code(),
-        message: failure.message(),
-        hint: failure.hint(),
-    });
+    // A path or name that an error repeats may be a token in the wrong place.
+    let message = config::hide_tokens(&failure.message());
     if reporter.format() == Format::Text {
+        let phase = failure.phase().map(|phase| format!("phase `{phase}`: ")).unwrap_or_default();
         let hint = failure.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "error: {failure}{hint}");
+        let _ = writeln!(std::io::stderr(), "error: {phase}{message}{hint}");
     }
+    let (phase, code, hint) = (failure.phase(), failure.code(), failure.hint());
+    reporter.tell(&Event::Error { phase, code, message, hint });
 }
 
 fn print(text: &str) {

@@ -370,7 +370,8 @@ pub(super) fn given_flags(matches: &ArgMatches) -> BTreeSet<String> {
     let names = matches.ids().map(|id| id.as_str());
     names
         .filter(|name| *name != ENDPOINT && matches.value_source(name) == Some(ValueSource::CommandLine))
-        .map(ToOwned::to_owned)
+        // Derived ids have underscores.
+        .map(|name| name.replace('_', "-"))
         .collect()
 }
 
@@ -409,3 +410,6 @@ MORTISE_TLS_BOOTSTRAP_TOKEN. A flag beats a variable, and that beats the configu
 
 Beside --config only these may stand: --allow-unknown-fields, --dry-run, --fail-fast, --grant, --ignore-preflight-errors, \
 --node-name, --output, --plugin, --root, --skip-phases, --tls-bootstrap-by, --token-file, --v, --wait.";
+
+#[cfg(test)]
+mod tests;

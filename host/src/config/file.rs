@@ -140,9 +140,18 @@ fn load_as(path: &Path, unknown_fields: UnknownFields, holds: Holds) -> Result<L
         loaded.warnings.append(&mut notes.warnings);
         kinds.push(kind);
     }
+    errors.sort_by_key(place);
     match ConfigError::of(errors) {
         Some(error) => Err(error),
         None => Ok(loaded),
+    }
+}
+
+fn place(error: &ConfigError) -> Place {
+    match error {
+        ConfigError::Field { at: At::File { place, .. }, .. }
+        | ConfigError::Document { at: At::File { place, .. }, .. } => *place,
+        _ => Place::default(),
     }
 }
 

@@ -300,9 +300,9 @@ impl Resolver<'_> {
             Some(name) => (At::Named("--node-name"), name.to_lowercase()),
             None => (written.origin(field), configured.clone()),
         };
-        self.checked(at, field, check_node_name(&checked))?;
+        let name = self.checked(at, field, check_node_name(&checked));
         if let Some(name) = flag.filter(|name| **name != checked) {
-            let name = shown(name);
+            let (name, checked) = (shown(name), shown(&checked));
             self.warnings.push(Warning(format!(
                 "the node name `{name}` has upper-case letters; the kubelet registers it as `{checked}`"
             )));
@@ -310,7 +310,7 @@ impl Resolver<'_> {
         let field = "nodeRegistration.criSocket";
         let cri_socket = written.cri_socket.as_deref().map(|socket| socket_url(socket, &mut self.warnings));
         if let Some(socket) = &cri_socket {
-            self.checked(written.origin(field), field, check_socket(socket))?;
+            self.checked(written.origin(field), field, check_socket(socket));
         }
         if let Some(policy) = &written.image_pull_policy
             && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
@@ -319,7 +319,7 @@ impl Resolver<'_> {
             let reason = "is none of `Always`, `IfNotPresent`, `Never`".to_owned();
             self.fault(written.origin(field), field, Fault::Value { value: shown(policy), reason });
         }
-        Some(NodeSettings {
+        name.map(|()| NodeSettings {
             name: flag.map_or(configured, ToOwned::to_owned),
             cri_socket,
             taints: written.taints.clone(),
@@ -404,3 +404,6 @@ fn check_node_name(name: &str) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,63 @@ pub fn reset_settings(args: &ResetArgs, root: PathBuf) -> Result<(ResetSettings,
     };
     Ok((settings, warnings))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Command};
+    use crate::error::Diagnose;
+
+    fn settings(words: &[&str]) -> Result<(ResetSettings, Vec<Warning>), ConfigError> {
+        let words = ["mortise", "reset"].iter().chain(words).map(Into::into);
+        let cli = cli::parse(words).unwrap_or_else(|error| panic!("{}", error.text(false)));
+        let Command::Reset(reset) = cli.command else { panic!("no reset") };
+        reset_settings(&reset, "/".into())
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_say_it_all_without_a_file() {
+        let (bare, warnings) = settings(&[]).unwrap();
+        assert!(!bare.force && !bare.dry_run && !bare.cleanup_tmp_dir);
+        assert_eq!(bare.kubeconfig, std::path::Path::new("/etc/kubernetes/admin.conf"));
+        assert_eq!((bare.certificates_dir, warnings), (None, Vec::new()));
+        let words = ["-f", "--dry-run", "--cleanup-tmp-dir", "--cert-dir=/pki", "--cri-socket=/run/x.sock"];
+        let (all, warnings) = settings(&words).unwrap();
+        assert!(all.force && all.dry_run && all.cleanup_tmp_dir);
+        assert_eq!(all.cri_socket.as_deref(), Some("unix:///run/x.sock"));
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn reads_reset_configuration_and_refuses_most_flags_beside_it() {
+        let file = file(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\nforce: true\ndryRun: true\n\
+             certificatesDir: /pki\nunmountFlags: [MNT_FORCE]\nskipPhases: [preflight]\ncleanupTmpDir: true\n",
+        );
+        let path = file.path().to_str().unwrap();
+        let (read, _) = settings(&["--config", path, "--dry-run=false", "--ignore-preflight-errors=all"]).unwrap();
+        assert!(read.force && read.cleanup_tmp_dir && !read.dry_run);
+        assert_eq!(read.certificates_dir.as_deref(), Some(std::path::Path::new("/pki")));
+        assert_eq!(read.skip_phases, ["preflight"]);
+        assert_eq!(read.ignore.names, ["all"]);
+        let mixed = settings(&["--config", path, "--force", "--cert-dir=/x"]).unwrap_err();
+        assert_eq!(mixed.to_string(), "can not mix '--config' with arguments [cert-dir force]");
+    }
+
+    #[test]
+    fn names_everything_that_is_wrong() {
+        let file = file(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\ncertificatesDir: pki\n\
+             criSocket: 'unix:x'\nunmountFlags: [FORCE]\nskipPhases: [cleanup]\n",
+        );
+        let error = settings(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(error.to_string().starts_with("4 problems:"), "{error}");
+        assert_eq!(error.code(), "config-invalid");
+    }
+}
