@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{PluginFlag, hide_tokens};
 use crate::output::Format;
@@ -128,7 +128,7 @@ pub struct ResetArgs {
     #[arg(long, value_name = "DIR")]
     pub cert_dir: Option<String>,
     /// Empty /etc/kubernetes/tmp, too
-    #[arg(long, value_name = "BOOL", value_parser = values::go_bool, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, value_name = "BOOL", value_parser = values::go_bool, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub cleanup_tmp_dir: Option<bool>,
     /// Path to a configuration file with a ResetConfiguration
     #[arg(long, value_name = "FILE")]
@@ -335,9 +335,4 @@ impl FromArgMatches for PluginFlags {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
-}
-
-/// A flag that takes any number of values over any number of occurrences.
-fn append(arg: clap::Arg) -> clap::Arg {
-    arg.action(ArgAction::Append)
 }

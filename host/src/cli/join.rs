@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use secrecy::SecretString;
 
-use super::{OutputFormat, append, values};
+use super::{OutputFormat, values};
 use crate::config::{self, PHASES, PhaseName, PluginFlag, TlsBootstrapBy, Wait};
 
 /// The positional argument.
@@ -283,6 +283,11 @@ fn text(name: &'static str, value: &'static str) -> Arg {
 
 fn path(name: &'static str, value: &'static str) -> Arg {
     text(name, value).value_parser(clap::value_parser!(PathBuf))
+}
+
+/// Takes any number of values over any number of occurrences.
+fn append(arg: Arg) -> Arg {
+    arg.action(ArgAction::Append)
 }
 
 fn list(name: &'static str, value: &'static str) -> Arg {

@@ -88,15 +88,26 @@ pub(super) fn load_conf_d(root: &Path, unknown_fields: UnknownFields) -> Result<
 ///
 /// [`ConfigError::Read`], also for more than 4 MiB and for bytes that are no UTF-8.
 pub(super) fn read_text(path: &Path, what: &'static str) -> Result<String, ConfigError> {
-    let read = || {
-        let mut text = String::new();
-        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than 4 MiB"));
-        }
-        Ok(text)
-    };
+    let read = || read_all(std::fs::File::open(path)?);
     read().map_err(|source| ConfigError::Read { what, path: path.to_owned(), source })
+}
+
+/// As [`read_text`], from standard input.
+///
+/// # Errors
+///
+/// As [`read_text`].
+pub(super) fn read_stdin(what: &'static str) -> Result<String, ConfigError> {
+    read_all(std::io::stdin().lock()).map_err(|source| ConfigError::Read { what, path: "-".into(), source })
+}
+
+fn read_all(source: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    source.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than 4 MiB"));
+    }
+    Ok(text)
 }
 
 fn load_as(path: &Path, unknown_fields: UnknownFields, holds: Holds) -> Result<Loaded, ConfigError> {

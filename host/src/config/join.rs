@@ -4,7 +4,7 @@
 //! ([`BESIDE_CONFIG`]). Tokens: a flag beats the environment, which beats the file; among the flags, and among the
 //! variables, the narrower one wins. All broken rules are reported in one run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -125,11 +125,8 @@ fn token_flag(args: &JoinArgs) -> Result<Option<(SecretString, At)>, ConfigError
         return Ok(Some((token.clone(), At::Named("--token"))));
     }
     let Some(path) = &args.token_file else { return Ok(None) };
-    let text = if path.as_os_str() == "-" {
-        file::read_text(Path::new("/dev/stdin"), "the token")?
-    } else {
-        file::read_text(path, "the token")?
-    };
+    let text =
+        if path.as_os_str() == "-" { file::read_stdin("the token")? } else { file::read_text(path, "the token")? };
     Ok(Some((text.trim().to_owned().into(), At::Named("--token-file"))))
 }
 
