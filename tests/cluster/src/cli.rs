@@ -48,6 +48,12 @@ enum Command {
         /// Take the cluster down when this process ends.
         #[arg(long, value_name = "PID")]
         die_with: Option<i32>,
+        /// Only the network: no control plane, no node.
+        #[arg(long, conflicts_with = "workers")]
+        bare: bool,
+        /// Leave what there is when a step fails, to look into it.
+        #[arg(long)]
+        keep_failed: bool,
     },
     /// Add a node that runs containerd and has joined nothing.
     Add {
@@ -146,17 +152,18 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             cluster,
             workers,
             die_with,
+            bare,
+            keep_failed,
         } => {
             let options = UpOptions {
                 name: Some(cluster.name.clone()),
                 workers,
+                bare,
                 verbose: true,
             };
-            Cluster::up_for(&options, die_with).with_context(|| {
-                format!(
-                    "cluster `{0}` is not up; remove it with `mortise-cluster down --name {0}`",
-                    cluster.name
-                )
+            Cluster::up_for(&options, die_with, keep_failed).with_context(|| match keep_failed {
+                true => format!("cluster `{0}` is half made; remove it with `mortise-cluster down --name {0}`", cluster.name),
+                false => format!("cluster `{}` is not up; with --keep-failed it is left to be looked into", cluster.name),
             })?;
         }
         Command::Add {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct UpOptions {
     pub name: Option<String>,
     /// Nodes `n2`, `n3`, … joined by the real kubeadm.
     pub workers: u8,
+    /// No control plane and no node: for tests of nodes alone, in a fraction of a second.
+    pub bare: bool,
     /// Whether steps and their times are told on stderr.
     pub verbose: bool,
 }
@@ -37,6 +39,8 @@ pub struct Cluster {
     program: PathBuf,
     artifacts: Artifacts,
     owned: bool,
+    /// Child of this process, if this process made the cluster: it is to be reaped.
+    keeper: Option<Child>,
 }
 
 impl Cluster {
@@ -51,30 +55,28 @@ impl Cluster {
             Some(name) => ClusterName::parse(name)?,
             None => unique_name()?,
         };
-        let cluster = Self::make(name, options, Some(owner))?;
+        let mut cluster = Self::start(name, Some(owner))?;
+        cluster.fill(options)?;
         Ok(cluster)
     }
 
-    /// Makes a cluster that outlives this process, unless `owner` is given: then it ends with that process.
-    pub(crate) fn up_for(options: &UpOptions, owner: Option<i32>) -> Result<Self> {
+    /// Makes a cluster that outlives this process, unless `owner` is given: then it ends with that process. One that
+    /// fails on the way is taken down, or left for inspection.
+    pub(crate) fn up_for(options: &UpOptions, owner: Option<i32>, keep_failed: bool) -> Result<()> {
         let name = ClusterName::parse(options.name.as_deref().unwrap_or(crate::cli::DEFAULT_NAME))?;
-        let mut cluster = Self::make(name, options, owner)?;
-        cluster.owned = false;
-        Ok(cluster)
+        let mut cluster = Self::start(name, owner)?;
+        let filled = cluster.fill(options);
+        cluster.owned = filled.is_err() && !keep_failed;
+        filled
     }
 
-    fn make(name: ClusterName, options: &UpOptions, owner: Option<i32>) -> Result<Self> {
-        let started = Instant::now();
-        let say = |text: &str| {
-            if options.verbose {
-                eprintln!("{:6.1} s  {text}", started.elapsed().as_secs_f32());
-            }
-        };
+    /// Starts the processes every cluster has.
+    fn start(name: ClusterName, owner: Option<i32>) -> Result<Self> {
         // A build takes minutes: it is told of in any case.
         let artifacts = build::ensure(&|text| eprintln!("mortise-cluster: {text}"))?;
-        let directory = name.directory();
-        fs::create_dir_all(state::state_root())
-            .with_context(|| format!("making `{}`", state::state_root().display()))?;
+        let program = program::find()?;
+        let (root, directory) = (state::state_root(), name.directory());
+        fs::create_dir_all(&root).with_context(|| format!("making `{}`", root.display()))?;
         if let Err(error) = fs::create_dir(&directory) {
             ensure!(
                 error.kind() == std::io::ErrorKind::AlreadyExists,
@@ -86,29 +88,45 @@ impl Cluster {
                 name.as_str()
             );
         }
-        let cluster = Self {
+        let mut cluster = Self {
             name,
-            program: program::find()?,
+            program,
             artifacts,
             owned: true,
+            keeper: None,
         };
-        keeper::start(&cluster.name, owner, &cluster.program)?;
-        say("network and balancer are up");
-        let first = cluster.add(FIRST_NODE)?;
+        // Disks outlive a reboot, records do not.
+        teardown::remove_disks(&cluster.name)?;
+        cluster.keeper = Some(keeper::start(&cluster.name, owner, &cluster.program)?);
+        Ok(cluster)
+    }
+
+    /// Makes the control plane and the workers.
+    fn fill(&mut self, options: &UpOptions) -> Result<()> {
+        let started = Instant::now();
+        let say = |text: &str| {
+            if options.verbose {
+                eprintln!("{:6.1} s  {text}", started.elapsed().as_secs_f32());
+            }
+        };
+        if options.bare {
+            return Ok(());
+        }
+        let first = self.add(FIRST_NODE)?;
         say("n1 is added, containerd runs");
-        kubeadm::init(&cluster.name, &first, &cluster.in_node())?;
+        kubeadm::init(&self.name, &first, &self.in_node())?;
         say("kubeadm init is done");
         for index in 0..options.workers {
             let worker = format!("n{}", index + 2);
-            cluster.add(&worker)?;
-            cluster.join(&worker)?;
+            self.add(&worker)?;
+            self.join(&worker)?;
             say(&format!("{worker} has joined"));
         }
-        for node in cluster.nodes()? {
-            cluster.wait_for_ready(&node.name, READY_LIMIT)?;
+        for node in self.nodes()? {
+            self.wait_for_ready(&node.name, READY_LIMIT)?;
         }
         say("all nodes are Ready");
-        Ok(cluster)
+        Ok(())
     }
 
     /// A running cluster by its name; it is not taken down when this value is dropped.
@@ -125,6 +143,7 @@ impl Cluster {
             program: program::find()?,
             artifacts,
             owned: false,
+            keeper: None,
         })
     }
 
@@ -297,7 +316,15 @@ impl Cluster {
     /// When something cannot be removed.
     pub fn down(mut self) -> Result<()> {
         self.owned = false;
-        teardown::down(&self.name)
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        teardown::down(&self.name)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.wait().context("reaping the keeper")?;
+        }
+        Ok(())
     }
 
     fn in_node(&self) -> impl Fn(&str, &[&str]) -> Command + '_ {
@@ -308,7 +335,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.owned
-            && let Err(error) = teardown::down(&self.name)
+            && let Err(error) = self.end()
         {
             eprintln!("mortise-cluster: {error:#}");
         }

@@ -4,12 +4,15 @@
 //! subcommand `enter`; the library starts that rather than joining anything itself.
 
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt as _;
+use std::io::IsTerminal as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
 use crate::process::{Identity, describe};
@@ -23,7 +26,7 @@ const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 /// Runs a command in a node and returns its exit code (128 + N for signal N).
 ///
-/// The command dies with this process, so whoever kills `exec` kills what it runs.
+/// Signals are handed on, and the command dies with this process: whoever kills `exec` kills what it runs.
 pub(crate) fn exec(cluster: &ClusterName, node: &str, argv: &[String]) -> Result<ExitCode> {
     let node = running_node(cluster, node)?;
     let init = node.init.context("a running node has a first process")?;
@@ -36,14 +39,50 @@ pub(crate) fn exec(cluster: &ClusterName, node: &str, argv: &[String]) -> Result
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).args(argv);
     node_environment(&mut command);
-    let status = command
-        .status()
-        .with_context(|| format!("starting `{}`", describe(&command)))?;
+    let line = describe(&command);
+    let status = run_and_forward_signals(command).with_context(|| format!("running `{line}`"))?;
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs a command to its end and hands it the signals sent to this process, so that a caller may interrupt it.
+fn run_and_forward_signals(mut command: Command) -> Result<ExitStatus> {
+    // A group of its own, or `kill 0` in the node reaches the caller's processes; but a terminal's ^C is for its group.
+    let at_terminal = std::io::stdin().is_terminal();
+    if !at_terminal {
+        command.process_group(0);
+    }
+    // One thread only: the command dies with the thread that started it.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
+            let mut child = tokio::process::Command::from(command).spawn()?;
+            loop {
+                let received = tokio::select! {
+                    status = child.wait() => return Ok(status?),
+                    _ = terminate.recv() => Signal::TERM,
+                    _ = interrupt.recv() => Signal::INT,
+                    _ = hang_up.recv() => Signal::HUP,
+                };
+                // A terminal has sent it to the command as well.
+                let sent_already = received == Signal::INT && at_terminal;
+                if let Some(pid) = child
+                    .id()
+                    .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+                    && !sent_already
+                {
+                    // Not reaped yet, so the number is still the command's.
+                    let _ = kill_process(pid, received);
+                }
+            }
+        })
 }
 
 /// Starts a command that outlives this process inside a cluster's namespaces, in cgroup `group`.
@@ -63,7 +102,6 @@ pub(crate) fn detach(cluster: &ClusterName, group: &str, argv: &[String]) -> Res
 
 /// Moves this process to cgroup `group` and becomes the command.
 pub(crate) fn become_command(group: &str, argv: &[String]) -> Result<ExitCode> {
-    use std::os::unix::process::CommandExt as _;
     cgroup::enter(group)?;
     let Some((program, arguments)) = argv.split_first() else {
         bail!("no command given")

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -117,12 +117,12 @@ fn lay_bridge() -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("switching on forwarding on the bridge")
 }
 
-/// Starts a keeper that outlives the caller, and returns once the cluster's first process runs.
+/// Starts a keeper that outlives the caller, and returns it once the cluster's first process runs.
 pub(crate) fn start(
     cluster: &ClusterName,
     owner: Option<i32>,
     program: &std::path::Path,
-) -> Result<()> {
+) -> Result<Child> {
     let log = cluster.log("keeper");
     let file = fs::File::create(&log).with_context(|| format!("creating `{}`", log.display()))?;
     let mut command = Command::new(program);
@@ -150,5 +150,5 @@ pub(crate) fn start(
             Ok(init.filter(Identity::is_alive))
         },
     )?;
-    Ok(())
+    Ok(keeper)
 }

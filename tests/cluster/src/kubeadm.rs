@@ -15,6 +15,7 @@ use crate::state::{self, API_PORT, ClusterName};
 pub const IGNORED_PREFLIGHT_ERRORS: &str = "SystemVerification";
 /// Where a control plane's administrator finds the way in.
 pub const ADMIN_CONFIG: &str = "/etc/kubernetes/admin.conf";
+const KUBECTL: [&str; 3] = ["kubectl", "--kubeconfig", ADMIN_CONFIG];
 /// Where the first control plane finds its configuration.
 const INIT_CONFIG: &str = "/var/lib/mortise/init.yaml";
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -80,8 +81,6 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupsPerQOS: false
-enforceNodeAllocatable: [none]
 ",
         cluster.endpoint()
     )
@@ -133,17 +132,33 @@ pub(crate) fn init(
         ],
     ))?;
     let delete = [
-        "kubectl",
-        "--kubeconfig",
-        ADMIN_CONFIG,
-        "-n",
-        "kube-system",
-        "delete",
-        "daemonset",
-        "kube-proxy",
-        "--wait=false",
-    ];
+        &KUBECTL[..],
+        &[
+            "-n",
+            "kube-system",
+            "delete",
+            "daemonset",
+            "kube-proxy",
+            "--wait=false",
+        ],
+    ]
+    .concat();
     run(&mut in_node(&node.name, &delete))?;
+    // Until the token's signature is there a join finds cluster-info unsigned, and looks again only five seconds later.
+    let signature = format!("--for=jsonpath={{.data.jws-kubeconfig-{}}}", &TOKEN[..6]);
+    let wait = [
+        &KUBECTL[..],
+        &[
+            "wait",
+            "-n",
+            "kube-public",
+            &signature,
+            "configmap/cluster-info",
+            "--timeout=60s",
+        ],
+    ]
+    .concat();
+    run(&mut in_node(&node.name, &wait))?;
     state::write_json(&JoinLines::path(cluster), &lines)
 }
 

@@ -78,19 +78,29 @@ pub(crate) fn add(
     Ok(record)
 }
 
-/// Writes the node down with a free address, so that no other `add` takes name or address.
+/// Writes the node down with an address of its own, so that no other `add` takes name or address.
 fn reserve(cluster: &ClusterName, name: &str, disk: Option<&str>) -> Result<NodeRecord> {
     let directory = cluster.directory().join("nodes");
     fs::create_dir_all(&directory).with_context(|| format!("making `{}`", directory.display()))?;
     let lock = fs::File::create(directory.join("lock")).context("locking the list of nodes")?;
     lock.lock().context("locking the list of nodes")?;
     let nodes = state::nodes(cluster)?;
-    if nodes.iter().any(|node| node.name == name) {
-        bail!("cluster `{}` already has a node `{name}`", cluster.as_str());
-    }
+    let address = match nodes.iter().find(|node| node.name == name) {
+        Some(known) if known.init.is_none() || known.is_running() => {
+            bail!("cluster `{}` already has a node `{name}`", cluster.as_str())
+        }
+        // One that is down is made again, from nothing, at its old address.
+        Some(known) => {
+            let disk = cluster.disks()?.join(name);
+            fs::remove_dir_all(&disk)
+                .with_context(|| format!("removing the old disk `{}`", disk.display()))?;
+            known.address
+        }
+        None => state::free_address(&nodes)?,
+    };
     let record = NodeRecord {
         name: name.to_owned(),
-        address: state::free_address(&nodes)?,
+        address,
         disk: disk.map(str::to_owned),
         init: None,
     };
@@ -162,10 +172,14 @@ fn introduce(cluster: &ClusterName, record: &NodeRecord) -> Result<()> {
             .and_then(|mut file| writeln!(file, "{} {}", record.address, record.name))
             .with_context(|| format!("writing `/etc/hosts` of node `{}`", other.name))?;
     }
-    Settings::change(cluster, |settings| settings.backends.push(record.address))
+    Settings::change(cluster, |settings| {
+        if !settings.backends.contains(&record.address) {
+            settings.backends.push(record.address);
+        }
+    })
 }
 
-/// Ends a node at once, as if its power were cut; its record stays, its name and address are not used again.
+/// Ends a node at once, as if its power were cut. Adding a node of the same name replaces it.
 pub(crate) fn power_off(cluster: &ClusterName, name: &str) -> Result<()> {
     let node = enter::running_node(cluster, name)?;
     let init = node.init.context("a running node has a first process")?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// How often a condition that cannot be waited for is looked at.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many lines of a log an error carries.
-const TAIL_LINES: usize = 12;
+const TAIL_LINES: usize = 20;
 
 /// A process number with its start time: the number may be used again, the pair is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

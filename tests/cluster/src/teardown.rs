@@ -75,8 +75,13 @@ pub fn down_all() -> Result<Vec<ClusterName>> {
 /// Removes processes, cgroups, disks and records; the kernel has removed mounts and interfaces with the processes.
 pub(crate) fn remove_traces(cluster: &ClusterName) -> Result<()> {
     cgroup::remove(&cluster.cgroup())?;
-    remove_tree(&cluster.disks()?)?;
+    remove_disks(cluster)?;
     remove_tree(&cluster.directory())
+}
+
+/// Removes the nodes' disks, which nothing may use any more.
+pub(crate) fn remove_disks(cluster: &ClusterName) -> Result<()> {
+    remove_tree(&cluster.disks()?)
 }
 
 /// Removes a directory that another remover may be busy with.

@@ -145,7 +145,10 @@ fn machine_id(cluster: &str, node: &str) -> String {
 
 /// Makes a node's disk, with all images already in containerd's store.
 pub(crate) fn make_disk(disk: &Path, image_store: &Path) -> Result<()> {
-    fs::create_dir_all(disk).with_context(|| format!("making `{}`", disk.display()))?;
+    if let Some(parent) = disk.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("making `{}`", parent.display()))?;
+    }
+    fs::create_dir(disk).with_context(|| format!("making `{}`", disk.display()))?;
     link_tree(image_store, &on_disk(disk, "/var/lib/containerd"))
 }
 
@@ -163,14 +166,23 @@ fn link_tree(from: &Path, to: &Path) -> Result<()> {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
             link_tree(&source, &target)?;
-        } else if source.extension().is_some_and(|kind| kind == "db")
-            || fs::hard_link(&source, &target).is_err()
-        {
+        } else if source.extension().is_some_and(|kind| kind == "db") || !link(&source, &target)? {
             fs::copy(&source, &target)
                 .with_context(|| format!("copying to `{}`", target.display()))?;
         }
     }
     Ok(())
+}
+
+/// Makes a hard link; false if the file system cannot. Never a copy over a name that exists: it may be a link already.
+fn link(source: &Path, target: &Path) -> Result<bool> {
+    match fs::hard_link(source, target) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("linking `{}`", target.display()))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 #[cfg(test)]

@@ -383,8 +383,7 @@ fn status(service: &Service) -> String {
         text.push_str(&format!("    Drop-In: {}\n", names.join(", ")));
     }
     let result = match service.last.and_then(|(_, ending)| ending) {
-        Some(ending) if !ending.is_clean() => format!(" (Result: {})", ending.result()),
-        _ if service.phase == Phase::Active => " (running)".to_owned(),
+        Some(ending) if !ending.is_clean() => format!(" ({sub}) (Result: {})", ending.result()),
         _ => format!(" ({sub})"),
     };
     text.push_str(&format!("     Active: {active}{result}\n"));
