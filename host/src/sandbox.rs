@@ -2,3 +2,5 @@
 
 pub mod client;
 pub mod control_plane;
+pub mod facts;
+pub mod machine;
