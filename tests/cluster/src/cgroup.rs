@@ -66,7 +66,7 @@ pub(crate) fn enter(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let group = ensure_group(&hierarchy, path)?;
         let procs = group.join("cgroup.procs");
-        fs::write(&procs, std::process::id().to_string())
+        fs::write(&procs, "0")
             .with_context(|| format!("moving this process to `{}`", procs.display()))?;
     }
     Ok(())

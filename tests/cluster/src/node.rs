@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Settings;
 use crate::build::Artifacts;
-use crate::enter;
 use crate::process::{Identity, describe, tail_of};
 use crate::state::{self, ClusterName, ENDPOINT_ADDRESS, NodeRecord};
+use crate::{enter, keeper};
 
 /// All that a node's first process must know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub(crate) fn add(
 ) -> Result<NodeRecord> {
     state::verify_label("node", name)?;
     ensure!(
-        name != "cluster",
+        name != keeper::OWN_GROUP,
         "a node cannot be called `cluster`: that is the control group of the cluster's own processes"
     );
     let cluster_init = enter::cluster_init(cluster)?;
@@ -113,12 +113,15 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
     let log = cluster.log(&spec.record.name);
     let file = fs::File::create(&log).with_context(|| format!("creating `{}`", log.display()))?;
     let mut command = Command::new(&spec.program);
+    // `unshare` itself waits in the cluster's group, for a version 2 node's group must hold no process but in a leaf. The
+    // first process moves before its cgroup namespace is made: where it is then becomes the node's root.
+    let group = format!("{}/{}", cluster.cgroup(), spec.record.name);
     command.args([
         "enter",
         "--cluster",
         cluster.as_str(),
         "--group",
-        &spec.record.name,
+        keeper::OWN_GROUP,
         "--",
         "unshare",
     ]);
@@ -128,10 +131,12 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
         "--net",
         "--mount",
         "--uts",
-        "--cgroup",
         "--propagation",
         "private",
         "--",
+    ]);
+    command.arg(&spec.program).args([
+        "enter", "--group", &group, "--", "unshare", "--cgroup", "--",
     ]);
     command
         .arg(&spec.program)

@@ -157,11 +157,14 @@ impl Supervisor {
             service.restarts = 0;
             self.spawn(service);
         }
+        let notifies = service.unit.notifies;
         drop(services);
         self.wait_while(name, JOB_LIMIT, |phase| phase == Phase::Starting)?;
         match self.service(name)?.map(|service| service.phase) {
-            Some(Phase::Failed) => Err(anyhow!("the control process exited with error code")),
-            _ => Ok(()),
+            Some(Phase::Active) | None => Ok(()),
+            Some(_) if notifies => Err(anyhow!("the service ended before it was ready")),
+            Some(Phase::Failed) => Err(anyhow!("the main process could not be started")),
+            Some(_) => Ok(()),
         }
     }
 
@@ -252,6 +255,8 @@ impl Supervisor {
         let (program, arguments) = words.split_first().context("ExecStart is empty")?;
         let (reader, writer) = std::io::pipe().context("making a pipe for the log")?;
         let mut command = Command::new(program);
+        // Nothing of whoever added the node.
+        command.env_clear();
         node_environment(&mut command);
         command
             .args(arguments)
@@ -319,7 +324,10 @@ impl Supervisor {
         service.main = None;
         service.last = service.last.map(|(pid, _)| (pid, Some(ending)));
         if service.phase == Phase::Stopping {
-            journal.manager(&format!("{name}: Deactivated successfully."));
+            journal.manager(&match ending.is_clean() {
+                true => format!("{name}: Deactivated successfully."),
+                false => format!("{name}: Failed with result '{}'.", ending.result()),
+            });
             journal.manager(&format!("Stopped {}.", title(&service.unit)));
             service.phase = if ending.is_clean() {
                 Phase::Inactive

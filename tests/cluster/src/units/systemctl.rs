@@ -124,15 +124,24 @@ fn answer(supervisor: &Arc<Supervisor>, arguments: &[String]) -> Result<Reply> {
         supervisor.reload()?;
         return Ok(Reply::default());
     }
-    let mut total = Reply::default();
+    let (mut total, mut codes) = (Reply::default(), Vec::new());
     for unit in &request.units {
         let reply = answer_for(supervisor, &request, unit)?;
         total.stdout.push_str(&reply.stdout);
         total.stderr.push_str(&reply.stderr);
-        if reply.code != 0 {
-            total.code = reply.code;
-        }
+        codes.push(reply.code);
     }
+    // One that is enough makes a question's answer yes; one that failed makes a job's answer no.
+    let asks = matches!(
+        request.verb.as_str(),
+        "is-active" | "is-failed" | "is-enabled"
+    );
+    let failed = codes.iter().copied().find(|code| *code != 0).unwrap_or(0);
+    total.code = if asks && codes.contains(&0) {
+        0
+    } else {
+        failed
+    };
     if request.units.is_empty() {
         return Ok(Reply::failure(
             1,
