@@ -53,7 +53,7 @@ impl Artifacts {
 ///
 /// When a tool is missing that cannot be installed, or a step fails; the text says which and shows its last lines.
 pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
-    machine::ensure_tools(say)?;
+    machine::ensure_tools(machine::TO_RUN, say)?;
     let cache = cache_root()?;
     let artifacts = Artifacts {
         root: cache.join(key()),
@@ -70,6 +70,7 @@ pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
     if artifacts.root.is_dir() {
         return Ok(artifacts);
     }
+    machine::ensure_tools(machine::TO_BUILD, say)?;
     let started = Instant::now();
     say(&format!(
         "building Kubernetes {KUBERNETES_VERSION}, etcd and containerd into `{}`: about 8 minutes and 6 GB of Go caches \

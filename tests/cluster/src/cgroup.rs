@@ -66,7 +66,7 @@ pub(crate) fn enter(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let group = ensure_group(&hierarchy, path)?;
         let procs = group.join("cgroup.procs");
-        fs::write(&procs, std::process::id().to_string())
+        fs::write(&procs, "0")
             .with_context(|| format!("moving this process to `{}`", procs.display()))?;
     }
     Ok(())
@@ -176,15 +176,14 @@ fn groups_below(group: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names of top-level groups that start with `prefix`, in any hierarchy.
-pub(crate) fn top_level(prefix: &str) -> Result<Vec<String>> {
+/// Names of top-level groups that start with `prefix` and have a group `child`, in any hierarchy.
+pub(crate) fn top_level(prefix: &str, child: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
-        found.extend(
-            crate::state::entries(&hierarchy.root)?
-                .into_iter()
-                .filter(|name| name.starts_with(prefix)),
-        );
+        let names = crate::state::entries(&hierarchy.root)?.into_iter();
+        found.extend(names.filter(|name| {
+            name.starts_with(prefix) && hierarchy.root.join(name).join(child).is_dir()
+        }));
     }
     found.sort();
     found.dedup();

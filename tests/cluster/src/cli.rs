@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::{Cluster, UpOptions};
@@ -161,10 +161,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
                 bare,
                 verbose: true,
             };
-            Cluster::up_for(&options, die_with, keep_failed).with_context(|| match keep_failed {
-                true => format!("cluster `{0}` is half made; remove it with `mortise-cluster down --name {0}`", cluster.name),
-                false => format!("cluster `{}` is not up; with --keep-failed it is left to be looked into", cluster.name),
-            })?;
+            Cluster::up_for(&options, die_with, keep_failed)?;
         }
         Command::Add {
             node,

@@ -67,7 +67,16 @@ impl Cluster {
         let mut cluster = Self::start(name, owner)?;
         let filled = cluster.fill(options);
         cluster.owned = filled.is_err() && !keep_failed;
-        filled
+        filled.with_context(|| match keep_failed {
+            true => format!(
+                "cluster `{0}` is half made; remove it with `mortise-cluster down --name {0}`",
+                cluster.name.as_str()
+            ),
+            false => format!(
+                "cluster `{}` is taken down again; with --keep-failed it is left to be looked into",
+                cluster.name.as_str()
+            ),
+        })
     }
 
     /// Starts the processes every cluster has.

@@ -19,7 +19,7 @@ use crate::state::{self, ClusterName, ENDPOINT_ADDRESS};
 use crate::teardown;
 
 /// The cgroup of the cluster's own processes.
-const OWN_GROUP: &str = "cluster";
+pub(crate) const OWN_GROUP: &str = "cluster";
 /// The bridge all nodes hang on.
 pub(crate) const BRIDGE: &str = "mo-br";
 

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Settings;
 use crate::build::Artifacts;
-use crate::enter;
 use crate::process::{Identity, describe, tail_of};
 use crate::state::{self, ClusterName, ENDPOINT_ADDRESS, NodeRecord};
+use crate::{enter, keeper};
 
 /// All that a node's first process must know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,11 +46,34 @@ pub(crate) fn add(
 ) -> Result<NodeRecord> {
     state::verify_label("node", name)?;
     ensure!(
-        name != "cluster",
+        name != keeper::OWN_GROUP,
         "a node cannot be called `cluster`: that is the control group of the cluster's own processes"
     );
     let cluster_init = enter::cluster_init(cluster)?;
     let mut record = reserve(cluster, name, disk_size)?;
+    match make(cluster, &record, cluster_init, artifacts, program) {
+        Ok(init) => record.init = Some(init),
+        Err(error) => {
+            // The name is free again; what cannot be removed now goes with the cluster.
+            let _ = fs::remove_dir_all(cluster.disks()?.join(name));
+            let _ = fs::remove_file(state::node_record(cluster, name));
+            return Err(error.context(format!("adding node `{name}`")));
+        }
+    }
+    state::write_json(&state::node_record(cluster, name), &record)?;
+    introduce(cluster, &record)?;
+    Ok(record)
+}
+
+/// Makes the node's disk and everything else.
+fn make(
+    cluster: &ClusterName,
+    record: &NodeRecord,
+    cluster_init: Identity,
+    artifacts: &Artifacts,
+    program: &Path,
+) -> Result<Identity> {
+    let name = &record.name;
     let disk = cluster.disks()?.join(name);
     files::make_disk(&disk, &artifacts.image_store())?;
     let mount_point = cluster.directory().join("nodes").join(name);
@@ -72,10 +95,7 @@ pub(crate) fn add(
         cluster_init,
         hosts,
     };
-    record.init = Some(start(cluster, &spec)?);
-    state::write_json(&state::node_record(cluster, name), &record)?;
-    introduce(cluster, &record)?;
-    Ok(record)
+    start(cluster, &spec)
 }
 
 /// Writes the node down with an address of its own, so that no other `add` takes name or address.
@@ -113,12 +133,15 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
     let log = cluster.log(&spec.record.name);
     let file = fs::File::create(&log).with_context(|| format!("creating `{}`", log.display()))?;
     let mut command = Command::new(&spec.program);
+    // `unshare` itself waits in the cluster's group, for a version 2 node's group must hold no process but in a leaf. The
+    // first process moves before its cgroup namespace is made: where it is then becomes the node's root.
+    let group = format!("{}/{}", cluster.cgroup(), spec.record.name);
     command.args([
         "enter",
         "--cluster",
         cluster.as_str(),
         "--group",
-        &spec.record.name,
+        keeper::OWN_GROUP,
         "--",
         "unshare",
     ]);
@@ -128,10 +151,12 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
         "--net",
         "--mount",
         "--uts",
-        "--cgroup",
         "--propagation",
         "private",
         "--",
+    ]);
+    command.arg(&spec.program).args([
+        "enter", "--group", &group, "--", "unshare", "--cgroup", "--",
     ]);
     command
         .arg(&spec.program)
@@ -149,13 +174,9 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
         .read_line(&mut line)
         .context("waiting for the node's first process")?;
     child.wait().context("reaping the node's starter")?;
-    serde_json::from_str(&line).with_context(|| {
-        format!(
-            "node `{}` was not made; {}",
-            spec.record.name,
-            tail_of(&log)
-        )
-    })
+    // No line: it failed before it could print one, and its log says how.
+    let printed = serde_json::from_str(&line).ok();
+    printed.with_context(|| format!("its first process failed; {}", tail_of(&log)))
 }
 
 /// Tells the other nodes the new one's name, and the balancer its address.

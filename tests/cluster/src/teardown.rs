@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cgroup;
+use crate::keeper::OWN_GROUP;
 use crate::process::{Identity, tail_of};
 use crate::state::{self, ClusterName, PREFIX};
 
@@ -54,7 +55,7 @@ pub fn down(cluster: &ClusterName) -> Result<()> {
 /// The first failure, after all of them were tried.
 pub fn down_all() -> Result<Vec<ClusterName>> {
     let mut clusters = state::known_clusters()?;
-    for group in cgroup::top_level(PREFIX)? {
+    for group in cgroup::top_level(PREFIX, OWN_GROUP)? {
         if let Ok(name) = ClusterName::parse(group.trim_start_matches(PREFIX))
             && !clusters.contains(&name)
         {

@@ -4,6 +4,8 @@
 //! replaces, an empty `ExecStart=` clears. So a test changes `RestartSec` the way an administrator would.
 
 pub(crate) mod journal;
+mod report;
+mod service;
 pub(crate) mod supervisor;
 pub(crate) mod systemctl;
 

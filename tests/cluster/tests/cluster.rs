@@ -180,6 +180,14 @@ fn a_node_sees_nothing_of_another_and_writes_nothing_here() {
             "{path} was written on this machine"
         );
     }
+    let panic = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap();
+    cluster
+        .run("n1", &["sh", "-c", "echo 77 > /proc/sys/kernel/panic"])
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string("/proc/sys/kernel/panic").unwrap(),
+        panic
+    );
     let first = cluster
         .run("n1", &["cat", "/etc/machine-id", "/etc/hostname"])
         .unwrap();

@@ -10,7 +10,9 @@ use crate::process::run;
 /// Where Debian puts the CNI plugins.
 const CNI_DIRECTORY: &str = "/usr/lib/cni";
 /// A program or file, and the Debian package it comes in.
-const NEEDED: [(&str, &str); 15] = [
+type Tool = (&'static str, &'static str);
+/// What a running cluster needs.
+pub(crate) const TO_RUN: &[Tool] = &[
     ("runc", "runc"),
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("/usr/lib/cni/host-local", "containernetworking-plugins"),
@@ -24,18 +26,18 @@ const NEEDED: [(&str, &str); 15] = [
     ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("ip", "iproute2"),
-    ("cc", "gcc libc6-dev"),
-    ("go", ""),
 ];
+/// What a build needs.
+pub(crate) const TO_BUILD: &[Tool] = &[("cc", "gcc libc6-dev"), ("go", "")];
 
-/// Checks for every tool and installs those that are missing, if this is root on a machine with apt.
-pub(crate) fn ensure_tools(say: &dyn Fn(&str)) -> Result<()> {
+/// Checks for root and for tools, and installs those that are missing, if this is root on a machine with apt.
+pub(crate) fn ensure_tools(tools: &[Tool], say: &dyn Fn(&str)) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
             "a cluster needs root for its namespaces and mounts: run this with sudo or in a privileged container"
         );
     }
-    let missing = missing();
+    let missing = missing(tools);
     if missing.is_empty() {
         return Ok(());
     }
@@ -68,7 +70,7 @@ pub(crate) fn ensure_tools(say: &dyn Fn(&str)) -> Result<()> {
         &packages,
     ]
     .concat())?;
-    match self::missing().first() {
+    match self::missing(tools).first() {
         None => Ok(()),
         Some((name, packages)) => bail!(
             "`{name}` is still missing after installing `{packages}`; look into {CNI_DIRECTORY} and PATH"
@@ -76,9 +78,10 @@ pub(crate) fn ensure_tools(say: &dyn Fn(&str)) -> Result<()> {
     }
 }
 
-fn missing() -> Vec<(&'static str, &'static str)> {
-    NEEDED
-        .into_iter()
+fn missing(tools: &[Tool]) -> Vec<Tool> {
+    tools
+        .iter()
+        .copied()
         .filter(|(name, _)| find(name).is_none())
         .collect()
 }

@@ -34,6 +34,15 @@ pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
 pub(crate) const LIMITED_DIRECTORIES: [&str; 3] =
     ["/etc/kubernetes", "/var/lib/kubelet", "/var/lib/mortise"];
 const OVERLAYS: [&str; 3] = ["/etc", "/var", "/usr/libexec"];
+/// Settings of the whole machine that a kubelet writes, below `/proc/sys`: a node writes to files instead.
+const SETTINGS: [&str; 6] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
 const STAND_INS: [&str; 2] = ["systemctl", "journalctl"];
 
 /// Where a directory of the node lies on its disk.
@@ -160,7 +169,18 @@ fn mount_kernel_views() -> Result<()> {
         make_directory(root)?;
         mount_fresh(kind, root, data)?;
     }
-    mount_fresh("proc", Path::new("/proc"), "")
+    mount_fresh("proc", Path::new("/proc"), "")?;
+    for setting in SETTINGS {
+        let original = Path::new("/proc/sys").join(setting);
+        // Not every kernel has every one, and the kubelet passes over those it cannot read.
+        let Ok(value) = fs::read_to_string(&original) else {
+            continue;
+        };
+        let own = Path::new("/run/node").join(setting.replace('/', "-"));
+        fs::write(&own, value).with_context(|| format!("writing `{}`", own.display()))?;
+        bind(&own, &original)?;
+    }
+    Ok(())
 }
 
 fn mount_fresh(kind: &str, target: &Path, data: &str) -> Result<()> {

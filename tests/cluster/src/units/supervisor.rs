@@ -14,84 +14,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, wait, waitid,
 };
 
 use super::journal::Journal;
+use super::service::{Ending, Phase, Service, title};
 use super::{Restart, UNIT_DIRECTORY, Unit};
 use crate::enter::node_environment;
 
 /// systemd's default time for a service to become ready, and to stop before it is killed.
 const JOB_LIMIT: Duration = Duration::from_secs(90);
-
-/// Where a service is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Inactive,
-    Failed,
-    Starting,
-    Active,
-    Stopping,
-    WaitingToRestart,
-}
-
-impl Phase {
-    /// `ActiveState` and `SubState`.
-    pub(crate) fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Inactive => ("inactive", "dead"),
-            Self::Failed => ("failed", "failed"),
-            Self::Starting => ("activating", "start"),
-            Self::Active => ("active", "running"),
-            Self::Stopping => ("deactivating", "stop-sigterm"),
-            Self::WaitingToRestart => ("activating", "auto-restart"),
-        }
-    }
-}
-
-/// How a main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Exited(i32),
-    Killed(i32),
-}
-
-impl Ending {
-    fn from_status(status: WaitStatus) -> Self {
-        status.terminating_signal().map_or_else(
-            || Self::Exited(status.exit_status().unwrap_or(0)),
-            Self::Killed,
-        )
-    }
-
-    /// SIGHUP, SIGINT, SIGPIPE and SIGTERM count as clean, as systemd has it.
-    pub(crate) fn is_clean(self) -> bool {
-        matches!(self, Self::Exited(0) | Self::Killed(1 | 2 | 13 | 15))
-    }
-
-    /// `Result=` of the unit.
-    pub(crate) fn result(self) -> &'static str {
-        match self {
-            ending if ending.is_clean() => "success",
-            Self::Exited(_) => "exit-code",
-            Self::Killed(_) => "signal",
-        }
-    }
-}
-
-/// A service's state.
-#[derive(Debug, Clone)]
-pub(crate) struct Service {
-    pub(crate) unit: Unit,
-    pub(crate) phase: Phase,
-    /// Main process, while there is one.
-    pub(crate) main: Option<i32>,
-    /// The last main process and its end.
-    pub(crate) last: Option<(i32, Option<Ending>)>,
-    pub(crate) restarts: u32,
-    /// Counts starts and stops, so that a restart that was overtaken knows.
-    generation: u64,
-}
 
 /// All services of a node.
 pub(crate) struct Supervisor {
@@ -157,11 +89,14 @@ impl Supervisor {
             service.restarts = 0;
             self.spawn(service);
         }
+        let notifies = service.unit.notifies;
         drop(services);
         self.wait_while(name, JOB_LIMIT, |phase| phase == Phase::Starting)?;
         match self.service(name)?.map(|service| service.phase) {
-            Some(Phase::Failed) => Err(anyhow!("the control process exited with error code")),
-            _ => Ok(()),
+            Some(Phase::Active) | None => Ok(()),
+            Some(_) if notifies => Err(anyhow!("the service ended before it was ready")),
+            Some(Phase::Failed) => Err(anyhow!("the main process could not be started")),
+            Some(_) => Ok(()),
         }
     }
 
@@ -252,6 +187,8 @@ impl Supervisor {
         let (program, arguments) = words.split_first().context("ExecStart is empty")?;
         let (reader, writer) = std::io::pipe().context("making a pipe for the log")?;
         let mut command = Command::new(program);
+        // Nothing of whoever added the node.
+        command.env_clear();
         node_environment(&mut command);
         command
             .args(arguments)
@@ -319,7 +256,10 @@ impl Supervisor {
         service.main = None;
         service.last = service.last.map(|(pid, _)| (pid, Some(ending)));
         if service.phase == Phase::Stopping {
-            journal.manager(&format!("{name}: Deactivated successfully."));
+            journal.manager(&match ending.is_clean() {
+                true => format!("{name}: Deactivated successfully."),
+                false => format!("{name}: Failed with result '{}'.", ending.result()),
+            });
             journal.manager(&format!("Stopped {}.", title(&service.unit)));
             service.phase = if ending.is_clean() {
                 Phase::Inactive
@@ -409,11 +349,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// `kubelet.service - kubelet: The Kubernetes Node Agent`
-pub(crate) fn title(unit: &Unit) -> String {
-    format!("{}.service - {}", unit.name, unit.description)
 }
 
 fn signal(pid: i32, signal: Signal) {
