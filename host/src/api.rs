@@ -177,7 +177,9 @@ impl Server {
                 if let Some(value) = authorization {
                     parts.headers.insert(AUTHORIZATION, value);
                 }
-                parts.headers.insert(USER_AGENT, HeaderValue::from_static(concat!("mortise/", env!("CARGO_PKG_VERSION"))));
+                parts
+                    .headers
+                    .insert(USER_AGENT, HeaderValue::from_static(concat!("mortise/", env!("CARGO_PKG_VERSION"))));
                 pool.exchange(http::Request::from_parts(parts, body), limit).await
             }
         });
@@ -187,7 +189,12 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Server({}, {})", self.target, if self.trust == Trust::Unverified { "unverified" } else { "verified" })
+        write!(
+            f,
+            "Server({}, {})",
+            self.target,
+            if self.trust == Trust::Unverified { "unverified" } else { "verified" }
+        )
     }
 }
 

@@ -38,6 +38,7 @@ pub async fn discover(cx: &JoinContext) -> Result<Access, DiscoveryError> {
         Discovery::Token(settings) => (token::discover(settings, cx).await?, None),
         Discovery::File { path } => file::discover(path, cx).await?,
         Discovery::Https { url } => return Err(DiscoveryError::Https { url: url.clone() }),
+        Discovery::Recorded => (recorded(cx)?, None),
     };
     let credential = match &cx.settings.tls_bootstrap_token {
         Some(token) => Some(BootstrapCredential::Token(token.clone())),
@@ -46,10 +47,12 @@ pub async fn discover(cx: &JoinContext) -> Result<Access, DiscoveryError> {
     let identity = match (&credential, found.resumed) {
         (Some(credential), false) => identity_of(credential),
         // The token may be gone; the node's own certificate is what remains.
-        _ => tls_bootstrap::existing_identity(cx)
-            .map_err(|error| DiscoveryError::Identity(Box::new(error)))?
-            .ok_or(DiscoveryError::NoCredential)?
-            .client,
+        _ => {
+            tls_bootstrap::existing_identity(cx)
+                .map_err(|error| DiscoveryError::Identity(Box::new(error)))?
+                .ok_or(DiscoveryError::NoCredential)?
+                .client
+        }
     };
     let connection = Connection::new(found.server, &identity)?;
     Ok(Access { cluster: found.cluster, credential, connection })
@@ -74,6 +77,14 @@ fn recall(node: &Node) -> Result<Option<TrustedCluster>, NodeError> {
     }
     let content = node.read(path, CLUSTER_FILE_LIMIT_BYTES)?;
     Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+}
+
+/// The cluster of an earlier discovery, for a phase run alone.
+fn recorded(cx: &JoinContext) -> Result<Found, DiscoveryError> {
+    let cluster = recall(&cx.node)?.ok_or(DiscoveryError::NoRecord)?;
+    let server = Server::new(cx.dialer.clone(), &cluster.server, cluster.trust())
+        .map_err(|source| DiscoveryError::Server { source })?;
+    Ok(Found { cluster, server, resumed: cx.settings.tls_bootstrap_token.is_none() })
 }
 
 fn identity_of(credential: &BootstrapCredential) -> Identity {
@@ -152,7 +163,10 @@ impl Access {
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("cluster", &self.cluster).field("credential", &self.credential).finish_non_exhaustive()
+        f.debug_struct("Access")
+            .field("cluster", &self.cluster)
+            .field("credential", &self.credential)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,7 +223,9 @@ pub enum DiscoveryError {
         endpoint: String,
     },
     /// Larger than any cluster-info.
-    #[error("the answer of `{endpoint}` is larger than {limit} bytes, so it is no ConfigMap `kube-public/cluster-info`")]
+    #[error(
+        "the answer of `{endpoint}` is larger than {limit} bytes, so it is no ConfigMap `kube-public/cluster-info`"
+    )]
     TooLarge {
         /// `host:port`.
         endpoint: String,
@@ -325,6 +341,9 @@ pub enum DiscoveryError {
     /// Nobody to ask as.
     #[error("there is no credential for TLS bootstrap")]
     NoCredential,
+    /// A phase alone, without discovery before it.
+    #[error("no discovery flag was given, and no earlier discovery left `{CLUSTER_FILE}`")]
+    NoRecord,
     /// A discovery file behind a URL.
     #[error("the discovery file is a URL, `{url}`: only files of this machine are read")]
     Https {
@@ -340,7 +359,11 @@ pub enum DiscoveryError {
 }
 
 fn blame(ca_is_pinned: &bool) -> &'static str {
-    if *ca_is_pinned { "its CA has a given pin, so the token's secret is wrong" } else { "the token's secret is wrong, or the data was changed" }
+    if *ca_is_pinned {
+        "its CA has a given pin, so the token's secret is wrong"
+    } else {
+        "the token's secret is wrong, or the data was changed"
+    }
 }
 
 fn list(pins: &[Pin]) -> String {
@@ -374,6 +397,7 @@ impl Diagnose for DiscoveryError {
             Self::FileInsecure { .. } => "discovery-file-insecure",
             Self::NeedsPlugin { .. } => "discovery-file-needs-plugin",
             Self::NoCredential => "discovery-no-credential",
+            Self::NoRecord => "discovery-no-record",
             Self::Https { .. } => "discovery-https-not-built",
             Self::Identity(error) => error.code(),
             Self::Node(error) => error.code(),
@@ -386,7 +410,8 @@ impl Diagnose for DiscoveryError {
                 return source.hint();
             }
             Self::PublicAccessClosed { .. } => {
-                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`".into()
+                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`"
+                    .into()
             }
             Self::NoClusterInfo { endpoint } => format!(
                 "`{endpoint}` may be the API server of a cluster that kubeadm did not make, or `kubeadm init` is not done; a \
@@ -396,15 +421,22 @@ impl Diagnose for DiscoveryError {
                 format!("`curl -k https://{endpoint}/version` shows who answers there")
             }
             Self::NoSignature { .. } => format!("the token may have expired; create one with {NEW_TOKEN}"),
-            Self::BadSignature { .. } => format!("copy the whole join command again, or make a new one with {NEW_TOKEN}"),
+            Self::BadSignature { .. } => {
+                format!("copy the whole join command again, or make a new one with {NEW_TOKEN}")
+            }
             Self::PinMismatch { .. } => format!(
                 "compare with the line that {NEW_TOKEN} prints; if the pins found are not its, another cluster or an \
                  attacker answers"
             ),
-            Self::SignatureAlgorithm { .. } | Self::SignatureMalformed { .. } | Self::Kubeconfig { .. } | Self::Ca { .. } => {
+            Self::SignatureAlgorithm { .. }
+            | Self::SignatureMalformed { .. }
+            | Self::Kubeconfig { .. }
+            | Self::Ca { .. } => {
                 "`kubectl -n kube-public get configmap cluster-info -o yaml` on a control-plane node shows it".into()
             }
-            Self::Changed { .. } => "find out who answers between this machine and the API server before joining".into(),
+            Self::Changed { .. } => {
+                "find out who answers between this machine and the API server before joining".into()
+            }
             Self::FileWithoutCa { .. } | Self::FileInsecure { .. } => {
                 "add `certificate-authority-data` of the cluster, for example from `/etc/kubernetes/kubelet.conf` of \
                  another node"
@@ -415,8 +447,10 @@ impl Diagnose for DiscoveryError {
                  `--tls-bootstrap-token`"
                     .into()
             }
+            Self::NoRecord => "give the flags of `mortise join`, or run `mortise join phase discovery` first".into(),
             Self::NoCredential => {
-                "add `--tls-bootstrap-token`, or use a discovery file whose user has a token or a client certificate".into()
+                "add `--tls-bootstrap-token`, or use a discovery file whose user has a token or a client certificate"
+                    .into()
             }
             Self::Https { url } => format!("`curl -fo discovery.conf {url}`, then `--discovery-file discovery.conf`"),
             Self::FileRead { .. } | Self::File { .. } => return None,
@@ -433,7 +467,8 @@ impl Diagnose for DiscoveryError {
             | Self::FileWithoutCa { .. }
             | Self::FileInsecure { .. }
             | Self::NeedsPlugin { .. }
-            | Self::NoCredential => ExitCode::Usage,
+            | Self::NoCredential
+            | Self::NoRecord => ExitCode::Usage,
             _ => ExitCode::Failed,
         }
     }

@@ -46,13 +46,8 @@ impl Settings {
     /// Reads, changes and writes the settings; one writer at a time.
     pub(crate) fn change(cluster: &ClusterName, change: impl FnOnce(&mut Self)) -> Result<()> {
         let path = Self::path(cluster);
-        let lock = fs::File::create(path.with_extension("lock")).with_context(|| {
-            format!(
-                "locking `{}`: is cluster `{}` up?",
-                path.display(),
-                cluster.as_str()
-            )
-        })?;
+        let lock = fs::File::create(path.with_extension("lock"))
+            .with_context(|| format!("locking `{}`: is cluster `{}` up?", path.display(), cluster.as_str()))?;
         lock.lock().context("locking the balancer's settings")?;
         let mut settings: Self = state::read_json(&path)?.unwrap_or_default();
         change(&mut settings);
@@ -86,27 +81,19 @@ impl Watched {
 
 /// Serves the cluster's endpoint until killed.
 pub(crate) fn serve(cluster: &ClusterName) -> Result<ExitCode> {
-    let settings = Arc::new(Watched {
-        path: Settings::path(cluster),
-        last: Mutex::default(),
-    });
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let address = SocketAddrV4::new(ENDPOINT_ADDRESS, API_PORT);
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("listening on {address}"))?;
-            let mut turn = Turn::default();
-            loop {
-                let (client, _) = listener.accept().await.context("accepting a connection")?;
-                let Some(server) = turn.connect(&settings.current().backends).await else {
-                    continue;
-                };
-                tokio::spawn(forward(client, server, Arc::clone(&settings)));
-            }
-        })
+    let settings = Arc::new(Watched { path: Settings::path(cluster), last: Mutex::default() });
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let address = SocketAddrV4::new(ENDPOINT_ADDRESS, API_PORT);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let mut turn = Turn::default();
+        loop {
+            let (client, _) = listener.accept().await.context("accepting a connection")?;
+            let Some(server) = turn.connect(&settings.current().backends).await else {
+                continue;
+            };
+            tokio::spawn(forward(client, server, Arc::clone(&settings)));
+        }
+    })
 }
 
 /// Whose turn it is, and who is better left alone for now.
@@ -121,19 +108,10 @@ impl Turn {
         for offset in 0..backends.len() {
             let index = (self.next + offset) % backends.len();
             let backend = backends[index];
-            if self
-                .resting
-                .get(&backend)
-                .is_some_and(|until| *until > Instant::now())
-            {
+            if self.resting.get(&backend).is_some_and(|until| *until > Instant::now()) {
                 continue;
             }
-            match timeout(
-                CONNECT_LIMIT,
-                TcpStream::connect(SocketAddr::from((backend, API_PORT))),
-            )
-            .await
-            {
+            match timeout(CONNECT_LIMIT, TcpStream::connect(SocketAddr::from((backend, API_PORT)))).await {
                 Ok(Ok(stream)) => {
                     self.next = index + 1;
                     self.resting.remove(&backend);
@@ -156,28 +134,17 @@ async fn forward(client: TcpStream, server: TcpStream, settings: Arc<Watched>) {
     sleep(settings.delay() * 2).await;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::join!(
-        pump(from_client, to_server, &settings),
-        pump(from_server, to_client, &settings)
-    );
+    tokio::join!(pump(from_client, to_server, &settings), pump(from_server, to_client, &settings));
 }
 
 /// Moves bytes one way, each chunk as late as the delay said when it came.
-async fn pump(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    settings: &Watched,
-) {
+async fn pump(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, settings: &Watched) {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_IN_FLIGHT);
     let read = async move {
         let mut chunk = vec![0; CHUNK_BYTES];
         // An end and an error mean the same here: nothing more comes, and the other side is told by closing.
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
-            if sender
-                .send((Instant::now() + settings.delay(), chunk[..length].to_vec()))
-                .await
-                .is_err()
-            {
+            if sender.send((Instant::now() + settings.delay(), chunk[..length].to_vec())).await.is_err() {
                 break;
             }
         }

@@ -55,9 +55,7 @@ impl Artifacts {
 pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
     machine::ensure_tools(machine::TO_RUN, say)?;
     let cache = cache_root()?;
-    let artifacts = Artifacts {
-        root: cache.join(key()),
-    };
+    let artifacts = Artifacts { root: cache.join(key()) };
     if artifacts.root.is_dir() {
         return Ok(artifacts);
     }
@@ -77,9 +75,7 @@ pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
          the first time, 2 minutes with warm caches (two cores)",
         artifacts.root.display()
     ));
-    let partial = Artifacts {
-        root: cache.join(format!("{}.partial", key())),
-    };
+    let partial = Artifacts { root: cache.join(format!("{}.partial", key())) };
     build_into(&partial, say)?;
     fs::rename(&partial.root, &artifacts.root)
         .with_context(|| format!("renaming to `{}`", artifacts.root.display()))?;
@@ -90,23 +86,11 @@ pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
 /// Names a build by its inputs.
 fn key() -> String {
     let mut hash = Sha256::new();
-    for part in [
-        LAYOUT,
-        KUBERNETES_VERSION,
-        PAUSE_IMAGE,
-        ETCD_IMAGE,
-        PAUSE_SOURCE,
-    ]
-    .into_iter()
-    .chain(go::inputs())
-    {
+    for part in [LAYOUT, KUBERNETES_VERSION, PAUSE_IMAGE, ETCD_IMAGE, PAUSE_SOURCE].into_iter().chain(go::inputs()) {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    let digest: String = hash.finalize()[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = hash.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{KUBERNETES_VERSION}-{digest}")
 }
 
@@ -117,23 +101,12 @@ fn build_into(partial: &Artifacts, say: &dyn Fn(&str)) -> Result<()> {
     say("building pause and the images");
     let source = partial.root.join("pause.c");
     fs::write(&source, PAUSE_SOURCE).context("writing pause.c")?;
-    run(Command::new("cc")
-        .args(["-O2", "-static", "-o"])
-        .arg(bin.join("pause"))
-        .arg(&source))?;
+    run(Command::new("cc").args(["-O2", "-static", "-o"]).arg(bin.join("pause")).arg(&source))?;
     let images = partial.root.join("images");
     fs::create_dir_all(&images).with_context(|| format!("making `{}`", images.display()))?;
     let mut archives = Vec::new();
-    for component in [
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-    ] {
-        archives.push((
-            component,
-            format!("registry.k8s.io/{component}:{KUBERNETES_VERSION}"),
-            "usr/local/bin",
-        ));
+    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+        archives.push((component, format!("registry.k8s.io/{component}:{KUBERNETES_VERSION}"), "usr/local/bin"));
     }
     archives.push(("etcd", ETCD_IMAGE.to_owned(), "usr/local/bin"));
     archives.push(("pause", PAUSE_IMAGE.to_owned(), ""));

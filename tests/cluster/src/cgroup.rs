@@ -27,8 +27,7 @@ pub(crate) struct Hierarchy {
 
 /// All hierarchies mounted here.
 pub(crate) fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let text =
-        fs::read_to_string("/proc/self/mountinfo").context("reading `/proc/self/mountinfo`")?;
+    let text = fs::read_to_string("/proc/self/mountinfo").context("reading `/proc/self/mountinfo`")?;
     let found: Vec<Hierarchy> = text.lines().filter_map(parse_hierarchy).collect();
     ensure!(
         !found.is_empty(),
@@ -40,10 +39,7 @@ pub(crate) fn hierarchies() -> Result<Vec<Hierarchy>> {
 fn parse_hierarchy(line: &str) -> Option<Hierarchy> {
     let (place, source) = line.split_once(" - ")?;
     let mut source = source.split(' ');
-    let kind = source
-        .next()
-        .filter(|kind| kind.starts_with("cgroup"))?
-        .to_owned();
+    let kind = source.next().filter(|kind| kind.starts_with("cgroup"))?.to_owned();
     let options = source.nth(1)?;
     let general = ["rw", "ro", "xattr", "clone_children", "noprefix"];
     let data = match kind.as_str() {
@@ -54,11 +50,7 @@ fn parse_hierarchy(line: &str) -> Option<Hierarchy> {
             .join(","),
         _ => String::new(),
     };
-    Some(Hierarchy {
-        root: place.split(' ').nth(4)?.into(),
-        kind,
-        data,
-    })
+    Some(Hierarchy { root: place.split(' ').nth(4)?.into(), kind, data })
 }
 
 /// Makes `path` (relative, e.g. `mo-x/n1`) in every hierarchy and moves the calling process there.
@@ -66,8 +58,7 @@ pub(crate) fn enter(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let group = ensure_group(&hierarchy, path)?;
         let procs = group.join("cgroup.procs");
-        fs::write(&procs, "0")
-            .with_context(|| format!("moving this process to `{}`", procs.display()))?;
+        fs::write(&procs, "0").with_context(|| format!("moving this process to `{}`", procs.display()))?;
     }
     Ok(())
 }
@@ -103,10 +94,7 @@ fn delegate_controllers(parent: &Path) {
     let available = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
     for controller in available.split_whitespace() {
         // One that cannot be delegated is the kubelet's to complain about; the others still can.
-        let _ = fs::write(
-            parent.join("cgroup.subtree_control"),
-            format!("+{controller}"),
-        );
+        let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
@@ -130,10 +118,7 @@ pub(crate) fn remove(path: &str) -> Result<()> {
     let own = i32::try_from(std::process::id()).context("own process number")?;
     loop {
         let left = processes(path)?;
-        ensure!(
-            !left.contains(&own),
-            "this process is itself in cgroup `{path}`: run it outside the cluster"
-        );
+        ensure!(!left.contains(&own), "this process is itself in cgroup `{path}`: run it outside the cluster");
         for identity in left.iter().filter_map(|pid| Identity::of(*pid)) {
             identity.kill();
         }
@@ -181,9 +166,7 @@ pub(crate) fn top_level(prefix: &str, child: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
         let names = crate::state::entries(&hierarchy.root)?.into_iter();
-        found.extend(names.filter(|name| {
-            name.starts_with(prefix) && hierarchy.root.join(name).join(child).is_dir()
-        }));
+        found.extend(names.filter(|name| name.starts_with(prefix) && hierarchy.root.join(name).join(child).is_dir()));
     }
     found.sort();
     found.dedup();
@@ -200,22 +183,12 @@ mod tests {
         let named = "39 24 0:35 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
         let v2 = "40 24 0:36 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(parse_hierarchy(v1).unwrap().data, "cpu,cpuacct");
-        assert_eq!(
-            parse_hierarchy(v1).unwrap().root,
-            Path::new("/sys/fs/cgroup/cpu,cpuacct")
-        );
+        assert_eq!(parse_hierarchy(v1).unwrap().root, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(parse_hierarchy(named).unwrap().data, "name=systemd");
         assert_eq!(
             parse_hierarchy(v2).unwrap(),
-            Hierarchy {
-                root: "/sys/fs/cgroup".into(),
-                kind: "cgroup2".into(),
-                data: String::new()
-            }
+            Hierarchy { root: "/sys/fs/cgroup".into(), kind: "cgroup2".into(), data: String::new() }
         );
-        assert_eq!(
-            parse_hierarchy("24 1 0:20 / /sys rw - sysfs sysfs rw"),
-            None
-        );
+        assert_eq!(parse_hierarchy("24 1 0:20 / /sys rw - sysfs sysfs rw"), None);
     }
 }

@@ -148,26 +148,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             let artifacts = build::ensure(&say)?;
             println!("{}", artifacts.binaries().display());
         }
-        Command::Up {
-            cluster,
-            workers,
-            die_with,
-            bare,
-            keep_failed,
-        } => {
-            let options = UpOptions {
-                name: Some(cluster.name.clone()),
-                workers,
-                bare,
-                verbose: true,
-            };
+        Command::Up { cluster, workers, die_with, bare, keep_failed } => {
+            let options = UpOptions { name: Some(cluster.name.clone()), workers, bare, verbose: true };
             Cluster::up_for(&options, die_with, keep_failed)?;
         }
-        Command::Add {
-            node,
-            disk,
-            cluster,
-        } => {
+        Command::Add { node, disk, cluster } => {
             let cluster = Cluster::open(&cluster.name)?;
             let record = match &disk {
                 Some(size) => cluster.add_with_disk(&node, size)?,
@@ -175,16 +160,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             };
             println!("{} {}", record.name, record.address);
         }
-        Command::Exec {
-            node,
-            cluster,
-            argv,
-        } => return enter::exec(&cluster.parse()?, &node, &argv),
-        Command::JoinLine {
-            cluster,
-            control_plane,
-            fresh,
-        } => {
+        Command::Exec { node, cluster, argv } => return enter::exec(&cluster.parse()?, &node, &argv),
+        Command::JoinLine { cluster, control_plane, fresh } => {
             let name = cluster.parse()?;
             let line = match (control_plane, fresh) {
                 (true, _) => kubeadm::JoinLines::load(&name)?.control_plane,
@@ -194,11 +171,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             println!("{line}");
         }
         Command::Delay { delay, cluster } => {
-            let delay = if delay == "0" {
-                Duration::ZERO
-            } else {
-                units::parse_duration(&delay)?
-            };
+            let delay = if delay == "0" { Duration::ZERO } else { units::parse_duration(&delay)? };
             Cluster::open(&cluster.name)?.set_delay(delay)?;
         }
         Command::PowerOff { node, cluster } => node::power_off(&cluster.parse()?, &node)?,
@@ -217,18 +190,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::NodeInit { spec } => return node::init::node_init(&spec),
         Command::Balance { cluster } => return balance::serve(&ClusterName::parse(&cluster)?),
-        Command::Enter {
-            cluster: Some(cluster),
-            group,
-            argv,
-        } => {
+        Command::Enter { cluster: Some(cluster), group, argv } => {
             return enter::detach(&ClusterName::parse(&cluster)?, &group, &argv);
         }
-        Command::Enter {
-            cluster: None,
-            group,
-            argv,
-        } => return enter::become_command(&group, &argv),
+        Command::Enter { cluster: None, group, argv } => return enter::become_command(&group, &argv),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -264,26 +229,13 @@ fn list(json: bool) -> Result<()> {
             let nodes: Vec<_> = nodes.iter().map(describe_node).collect();
             serde_json::json!({"name": cluster.as_str(), "running": running, "endpoint": cluster.endpoint(), "nodes": nodes})
         });
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&clusters.collect::<Vec<_>>())?
-        );
+        println!("{}", serde_json::to_string_pretty(&clusters.collect::<Vec<_>>())?);
         return Ok(());
     }
     for (cluster, running, nodes) in &found {
-        println!(
-            "{} {} {}",
-            cluster.as_str(),
-            if *running { "running" } else { "down" },
-            cluster.endpoint()
-        );
+        println!("{} {} {}", cluster.as_str(), if *running { "running" } else { "down" }, cluster.endpoint());
         for node in nodes {
-            println!(
-                "  {} {} {}",
-                node.name,
-                node.address,
-                if node.is_running() { "running" } else { "down" }
-            );
+            println!("  {} {} {}", node.name, node.address, if node.is_running() { "running" } else { "down" });
         }
     }
     Ok(())

@@ -87,23 +87,10 @@ impl Cluster {
         let (root, directory) = (state::state_root(), name.directory());
         fs::create_dir_all(&root).with_context(|| format!("making `{}`", root.display()))?;
         if let Err(error) = fs::create_dir(&directory) {
-            ensure!(
-                error.kind() == std::io::ErrorKind::AlreadyExists,
-                "making `{}`: {error}",
-                directory.display()
-            );
-            bail!(
-                "there is a cluster `{0}` already: run `mortise-cluster down --name {0}` first",
-                name.as_str()
-            );
+            ensure!(error.kind() == std::io::ErrorKind::AlreadyExists, "making `{}`: {error}", directory.display());
+            bail!("there is a cluster `{0}` already: run `mortise-cluster down --name {0}` first", name.as_str());
         }
-        let mut cluster = Self {
-            name,
-            program,
-            artifacts,
-            owned: true,
-            keeper: None,
-        };
+        let mut cluster = Self { name, program, artifacts, owned: true, keeper: None };
         // Disks outlive a reboot, records do not.
         teardown::remove_disks(&cluster.name)?;
         cluster.keeper = Some(keeper::start(&cluster.name, owner, &cluster.program)?);
@@ -147,13 +134,7 @@ impl Cluster {
         let name = ClusterName::parse(name)?;
         crate::enter::cluster_init(&name)?;
         let artifacts = build::ensure(&|_| ())?;
-        Ok(Self {
-            name,
-            program: program::find()?,
-            artifacts,
-            owned: false,
-            keeper: None,
-        })
+        Ok(Self { name, program: program::find()?, artifacts, owned: false, keeper: None })
     }
 
     /// The cluster's name.
@@ -200,9 +181,7 @@ impl Cluster {
     #[must_use]
     pub fn command(&self, node: &str, argv: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(["exec", node, "--name", self.name.as_str(), "--"])
-            .args(argv);
+        command.args(["exec", node, "--name", self.name.as_str(), "--"]).args(argv);
         command
     }
 
@@ -242,12 +221,9 @@ impl Cluster {
     pub fn control_plane(&self) -> Result<String> {
         let nodes = self.nodes()?;
         let found = nodes.iter().find(|node| kubeadm::has_admin_config(node));
-        found.map(|node| node.name.clone()).with_context(|| {
-            format!(
-                "no node of cluster `{}` has {ADMIN_CONFIG}",
-                self.name.as_str()
-            )
-        })
+        found
+            .map(|node| node.name.clone())
+            .with_context(|| format!("no node of cluster `{}` has {ADMIN_CONFIG}", self.name.as_str()))
     }
 
     /// The `kubeadm join …` line for a worker, as `kubeadm init` printed it.
@@ -354,9 +330,5 @@ impl Drop for Cluster {
 /// A name no other test has: this process and a count.
 fn unique_name() -> Result<ClusterName> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    ClusterName::parse(&format!(
-        "t{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    ))
+    ClusterName::parse(&format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
 }

@@ -41,10 +41,7 @@ pub(crate) fn exec(cluster: &ClusterName, node: &str, argv: &[String]) -> Result
     node_environment(&mut command);
     let line = describe(&command);
     let status = run_and_forward_signals(command).with_context(|| format!("running `{line}`"))?;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(1);
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
@@ -56,33 +53,28 @@ fn run_and_forward_signals(mut command: Command) -> Result<ExitStatus> {
         command.process_group(0);
     }
     // One thread only: the command dies with the thread that started it.
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut hang_up = signal(SignalKind::hangup())?;
-            let mut child = tokio::process::Command::from(command).spawn()?;
-            loop {
-                let received = tokio::select! {
-                    status = child.wait() => return Ok(status?),
-                    _ = terminate.recv() => Signal::TERM,
-                    _ = interrupt.recv() => Signal::INT,
-                    _ = hang_up.recv() => Signal::HUP,
-                };
-                // A terminal has sent it to the command as well.
-                let sent_already = received == Signal::INT && at_terminal;
-                if let Some(pid) = child
-                    .id()
-                    .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-                    && !sent_already
-                {
-                    // Not reaped yet, so the number is still the command's.
-                    let _ = kill_process(pid, received);
-                }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut child = tokio::process::Command::from(command).spawn()?;
+        loop {
+            let received = tokio::select! {
+                status = child.wait() => return Ok(status?),
+                _ = terminate.recv() => Signal::TERM,
+                _ = interrupt.recv() => Signal::INT,
+                _ = hang_up.recv() => Signal::HUP,
+            };
+            // A terminal has sent it to the command as well.
+            let sent_already = received == Signal::INT && at_terminal;
+            if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+                && !sent_already
+            {
+                // Not reaped yet, so the number is still the command's.
+                let _ = kill_process(pid, received);
             }
-        })
+        }
+    })
 }
 
 /// Starts a command that outlives this process inside a cluster's namespaces, in cgroup `group`.
@@ -90,32 +82,22 @@ pub(crate) fn detach(cluster: &ClusterName, group: &str, argv: &[String]) -> Res
     let init = cluster_init(cluster)?;
     cgroup::enter(&format!("{}/{group}", cluster.cgroup()))?;
     join(&init, &CLUSTER_NAMESPACES)?;
-    let Some((program, arguments)) = argv.split_first() else {
-        bail!("no command given")
-    };
-    Command::new(program)
-        .args(arguments)
-        .spawn()
-        .with_context(|| format!("starting `{program}`"))?;
+    let Some((program, arguments)) = argv.split_first() else { bail!("no command given") };
+    Command::new(program).args(arguments).spawn().with_context(|| format!("starting `{program}`"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Moves this process to cgroup `group` and becomes the command.
 pub(crate) fn become_command(group: &str, argv: &[String]) -> Result<ExitCode> {
     cgroup::enter(group)?;
-    let Some((program, arguments)) = argv.split_first() else {
-        bail!("no command given")
-    };
-    Err(Command::new(program).args(arguments).exec())
-        .with_context(|| format!("starting `{program}`"))
+    let Some((program, arguments)) = argv.split_first() else { bail!("no command given") };
+    Err(Command::new(program).args(arguments).exec()).with_context(|| format!("starting `{program}`"))
 }
 
 /// What every process of a node finds in its environment: the node's PATH, and no proxy of this machine's.
 pub(crate) fn node_environment(command: &mut Command) {
     let path = std::env::var("PATH").unwrap_or_else(|_| USUAL_PATH.to_owned());
-    let outside = path
-        .trim_start_matches(&format!("{NODE_SHIMS}:{NODE_BINARIES}:"))
-        .to_owned();
+    let outside = path.trim_start_matches(&format!("{NODE_SHIMS}:{NODE_BINARIES}:")).to_owned();
     command.env("PATH", format!("{NODE_SHIMS}:{NODE_BINARIES}:{outside}"));
     for proxy in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
         command.env_remove(proxy).env_remove(proxy.to_uppercase());
@@ -127,7 +109,10 @@ pub(crate) fn node_environment(command: &mut Command) {
 pub(crate) fn cluster_init(cluster: &ClusterName) -> Result<Identity> {
     let record = cluster.directory().join("init.json");
     state::read_json::<Identity>(&record)?.filter(Identity::is_alive).with_context(|| {
-        format!("cluster `{0}` is not running: see `mortise-cluster list`, or run `mortise-cluster up --name {0}`", cluster.as_str())
+        format!(
+            "cluster `{0}` is not running: see `mortise-cluster list`, or run `mortise-cluster up --name {0}`",
+            cluster.as_str()
+        )
     })
 }
 
@@ -136,30 +121,17 @@ pub(crate) fn running_node(cluster: &ClusterName, node: &str) -> Result<NodeReco
     cluster_init(cluster)?;
     let found = state::nodes(cluster)?;
     let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
-    let known = format!(
-        "cluster `{}` has nodes {}",
-        cluster.as_str(),
-        names.join(", ")
-    );
-    let node = found
-        .iter()
-        .find(|candidate| candidate.name == node)
-        .with_context(|| format!("no node `{node}`: {known}"))?;
+    let known = format!("cluster `{}` has nodes {}", cluster.as_str(), names.join(", "));
+    let node =
+        found.iter().find(|candidate| candidate.name == node).with_context(|| format!("no node `{node}`: {known}"))?;
     if !node.is_running() {
-        bail!(
-            "node `{}` is down: its first process ended; see `{}`",
-            node.name,
-            cluster.log(&node.name).display()
-        );
+        bail!("node `{}` is down: its first process ended; see `{}`", node.name, cluster.log(&node.name).display());
     }
     Ok(node.clone())
 }
 
-const CLUSTER_NAMESPACES: [(&str, LinkNameSpaceType); 3] = [
-    ("net", LinkNameSpaceType::Network),
-    ("pid", LinkNameSpaceType::ProcessID),
-    ("mnt", LinkNameSpaceType::Mount),
-];
+const CLUSTER_NAMESPACES: [(&str, LinkNameSpaceType); 3] =
+    [("net", LinkNameSpaceType::Network), ("pid", LinkNameSpaceType::ProcessID), ("mnt", LinkNameSpaceType::Mount)];
 
 const NODE_NAMESPACES: [(&str, LinkNameSpaceType); 5] = [
     ("net", LinkNameSpaceType::Network),
@@ -178,20 +150,11 @@ fn join(target: &Identity, namespaces: &[(&str, LinkNameSpaceType)]) -> Result<(
         opened.push((name, kind, open(&directory.join(name))?));
     }
     if !target.is_alive() {
-        bail!(
-            "process {} ended while its namespaces were being joined",
-            target.pid
-        );
+        bail!("process {} ended while its namespaces were being joined", target.pid);
     }
     for (name, kind, file) in &opened {
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(file), Some(**kind)).with_context(
-            || {
-                format!(
-                    "joining namespace `{name}` of process {}: root is needed",
-                    target.pid
-                )
-            },
-        )?;
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(file), Some(**kind))
+            .with_context(|| format!("joining namespace `{name}` of process {}: root is needed", target.pid))?;
     }
     Ok(())
 }
@@ -202,6 +165,5 @@ fn open(path: &Path) -> Result<File> {
 
 /// Whether a file exists as a node sees it.
 pub(crate) fn exists_in(node: &NodeRecord, path: &str) -> bool {
-    node.init
-        .is_some_and(|init| fs::exists(format!("/proc/{}/root{path}", init.pid)).unwrap_or(false))
+    node.init.is_some_and(|init| fs::exists(format!("/proc/{}/root{path}", init.pid)).unwrap_or(false))
 }

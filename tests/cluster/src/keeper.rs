@@ -27,37 +27,21 @@ pub(crate) const BRIDGE: &str = "mo-br";
 pub(crate) fn keep(cluster: &ClusterName, owner: Option<i32>) -> Result<ExitCode> {
     // A session of its own: a terminal's hang-up or ^C is not meant for the cluster.
     setsid().context("starting a session")?;
-    let own =
-        Identity::of(i32::try_from(std::process::id())?).context("own process is not in /proc")?;
+    let own = Identity::of(i32::try_from(std::process::id())?).context("own process is not in /proc")?;
     state::write_json(&cluster.directory().join("keeper.json"), &own)?;
     let owner = owner.map(open_owner).transpose()?;
     let program = std::env::current_exe().context("finding this program")?;
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&program)
-        .args([
-            "enter",
-            "--group",
-            &format!("{}/{OWN_GROUP}", cluster.cgroup()),
-            "--",
-            "unshare",
-        ])
-        .args([
-            "--kill-child",
-            "--pid",
-            "--net",
-            "--mount",
-            "--propagation",
-            "private",
-            "--",
-        ])
+        .args(["enter", "--group", &format!("{}/{OWN_GROUP}", cluster.cgroup()), "--", "unshare"])
+        .args(["--kill-child", "--pid", "--net", "--mount", "--propagation", "private", "--"])
         .arg(&program)
         .args(["cluster-init", cluster.as_str()])
         .stdin(Stdio::null())
         .spawn()
         .context("starting `unshare`")?;
-    let child_fd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
-        .context("watching the first process")?;
+    let child_fd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("watching the first process")?;
     let mut awaited = vec![PollFd::new(&child_fd, PollFlags::IN)];
     if let Some(owner) = &owner {
         awaited.push(PollFd::from_borrowed_fd(owner.as_fd(), PollFlags::IN));
@@ -75,11 +59,8 @@ pub(crate) fn keep(cluster: &ClusterName, owner: Option<i32>) -> Result<ExitCode
 }
 
 fn open_owner(pid: i32) -> Result<std::os::fd::OwnedFd> {
-    let identity =
-        Identity::of(pid).with_context(|| format!("the owner, process {pid}, does not run"))?;
-    identity
-        .pidfd()
-        .with_context(|| format!("the owner, process {pid}, ended"))
+    let identity = Identity::of(pid).with_context(|| format!("the owner, process {pid}, does not run"))?;
+    identity.pidfd().with_context(|| format!("the owner, process {pid}, ended"))
 }
 
 /// First process of a cluster: lays the bridge, starts the balancer, and reaps.
@@ -118,11 +99,7 @@ fn lay_bridge() -> Result<()> {
 }
 
 /// Starts a keeper that outlives the caller, and returns it once the cluster's first process runs.
-pub(crate) fn start(
-    cluster: &ClusterName,
-    owner: Option<i32>,
-    program: &std::path::Path,
-) -> Result<Child> {
+pub(crate) fn start(cluster: &ClusterName, owner: Option<i32>, program: &std::path::Path) -> Result<Child> {
     let log = cluster.log("keeper");
     let file = fs::File::create(&log).with_context(|| format!("creating `{}`", log.display()))?;
     let mut command = Command::new(program);
@@ -136,19 +113,12 @@ pub(crate) fn start(
         .stderr(file)
         .spawn()
         .with_context(|| format!("starting `{}`", crate::process::describe(&command)))?;
-    crate::process::wait_for(
-        "the cluster's first process",
-        std::time::Duration::from_secs(20),
-        || {
-            if keeper.try_wait()?.is_some() {
-                bail!(
-                    "the keeper ended at once; {}",
-                    crate::process::tail_of(&log)
-                );
-            }
-            let init = state::read_json::<Identity>(&cluster.directory().join("init.json"))?;
-            Ok(init.filter(Identity::is_alive))
-        },
-    )?;
+    crate::process::wait_for("the cluster's first process", std::time::Duration::from_secs(20), || {
+        if keeper.try_wait()?.is_some() {
+            bail!("the keeper ended at once; {}", crate::process::tail_of(&log));
+        }
+        let init = state::read_json::<Identity>(&cluster.directory().join("init.json"))?;
+        Ok(init.filter(Identity::is_alive))
+    })?;
     Ok(keeper)
 }

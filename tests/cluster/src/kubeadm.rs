@@ -46,10 +46,7 @@ impl JoinLines {
 
     pub(crate) fn load(cluster: &ClusterName) -> Result<Self> {
         state::read_json(&Self::path(cluster))?.with_context(|| {
-            format!(
-                "cluster `{}` has no join line: `kubeadm init` has not finished there",
-                cluster.as_str()
-            )
+            format!("cluster `{}` has no join line: `kubeadm init` has not finished there", cluster.as_str())
         })
     }
 
@@ -90,74 +87,28 @@ cgroupDriver: cgroupfs
 pub(crate) type InNode<'a> = &'a dyn Fn(&str, &[&str]) -> Command;
 
 /// Makes the first control plane on a node that has joined nothing.
-pub(crate) fn init(
-    cluster: &ClusterName,
-    node: &state::NodeRecord,
-    in_node: InNode<'_>,
-) -> Result<()> {
+pub(crate) fn init(cluster: &ClusterName, node: &state::NodeRecord, in_node: InNode<'_>) -> Result<()> {
     let pid = node.init.context("a running node has a first process")?.pid;
     let config = format!("/proc/{pid}/root{INIT_CONFIG}");
-    fs::write(&config, init_config(cluster, node.address))
-        .with_context(|| format!("writing `{config}`"))?;
+    fs::write(&config, init_config(cluster, node.address)).with_context(|| format!("writing `{config}`"))?;
     let ignored = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
     let with_config = format!("--config={INIT_CONFIG}");
     let output = run(&mut in_node(
         &node.name,
-        &[
-            "kubeadm",
-            "init",
-            &with_config,
-            "--upload-certs",
-            "--skip-phases=addon",
-            &ignored,
-        ],
+        &["kubeadm", "init", &with_config, "--upload-certs", "--skip-phases=addon", &ignored],
     ))?;
     fs::write(cluster.log("kubeadm-init"), &output).context("keeping kubeadm's output")?;
     let lines = JoinLines::parse(&output).with_context(|| {
-        format!(
-            "`kubeadm init` printed no join lines; see `{}`",
-            cluster.log("kubeadm-init").display()
-        )
+        format!("`kubeadm init` printed no join lines; see `{}`", cluster.log("kubeadm-init").display())
     })?;
     // The ConfigMap and its rules are what a join reads; the Pods would need an image nobody has.
-    run(&mut in_node(
-        &node.name,
-        &[
-            "kubeadm",
-            "init",
-            "phase",
-            "addon",
-            "kube-proxy",
-            &with_config,
-        ],
-    ))?;
-    let delete = [
-        &KUBECTL[..],
-        &[
-            "-n",
-            "kube-system",
-            "delete",
-            "daemonset",
-            "kube-proxy",
-            "--wait=false",
-        ],
-    ]
-    .concat();
+    run(&mut in_node(&node.name, &["kubeadm", "init", "phase", "addon", "kube-proxy", &with_config]))?;
+    let delete = [&KUBECTL[..], &["-n", "kube-system", "delete", "daemonset", "kube-proxy", "--wait=false"]].concat();
     run(&mut in_node(&node.name, &delete))?;
     // Until the token's signature is there a join finds cluster-info unsigned, and looks again only five seconds later.
     let signature = format!("--for=jsonpath={{.data.jws-kubeconfig-{}}}", &TOKEN[..6]);
-    let wait = [
-        &KUBECTL[..],
-        &[
-            "wait",
-            "-n",
-            "kube-public",
-            &signature,
-            "configmap/cluster-info",
-            "--timeout=60s",
-        ],
-    ]
-    .concat();
+    let wait =
+        [&KUBECTL[..], &["wait", "-n", "kube-public", &signature, "configmap/cluster-info", "--timeout=60s"]].concat();
     run(&mut in_node(&node.name, &wait))?;
     state::write_json(&JoinLines::path(cluster), &lines)
 }
@@ -172,14 +123,7 @@ pub(crate) fn join(cluster: &ClusterName, node: &str, in_node: InNode<'_>) -> Re
 
 /// Makes a token and returns the worker's join line with it.
 pub(crate) fn fresh_join_line(node: &str, in_node: InNode<'_>) -> Result<String> {
-    let create = [
-        "kubeadm",
-        "--kubeconfig",
-        ADMIN_CONFIG,
-        "token",
-        "create",
-        "--print-join-command",
-    ];
+    let create = ["kubeadm", "--kubeconfig", ADMIN_CONFIG, "token", "create", "--print-join-command"];
     Ok(run(&mut in_node(node, &create))?.trim().to_owned())
 }
 
@@ -196,13 +140,9 @@ mod tests {
     fn finds_both_join_lines_in_what_init_prints() {
         let output = "You can now join any number of control-plane nodes:\n\n  kubeadm join api.x.test:6443 --token a.b \\\n\t--discovery-token-ca-cert-hash sha256:00 \\\n\t--control-plane --certificate-key 11\n\nThen:\n\nkubeadm join api.x.test:6443 --token a.b \\\n\t--discovery-token-ca-cert-hash sha256:00 \n";
         let lines = JoinLines::parse(output).unwrap();
-        let worker =
-            "kubeadm join api.x.test:6443 --token a.b --discovery-token-ca-cert-hash sha256:00";
+        let worker = "kubeadm join api.x.test:6443 --token a.b --discovery-token-ca-cert-hash sha256:00";
         assert_eq!(lines.worker, worker);
-        assert_eq!(
-            lines.control_plane,
-            format!("{worker} --control-plane --certificate-key 11")
-        );
+        assert_eq!(lines.control_plane, format!("{worker} --control-plane --certificate-key 11"));
         assert_eq!(JoinLines::parse("kubeadm join x"), None);
     }
 }

@@ -9,10 +9,7 @@ use mortise_cluster::cli::{self, Cli, STAND_INS};
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let called = arguments.next().unwrap_or_default();
-    let called = Path::new(&called)
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let called = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let result = if STAND_INS.contains(&called) {
         cli::run_stand_in(called, &arguments.collect::<Vec<_>>())
     } else {

@@ -77,14 +77,9 @@ fn make(
     let disk = cluster.disks()?.join(name);
     files::make_disk(&disk, &artifacts.image_store())?;
     let mount_point = cluster.directory().join("nodes").join(name);
-    fs::create_dir_all(&mount_point)
-        .with_context(|| format!("making `{}`", mount_point.display()))?;
+    fs::create_dir_all(&mount_point).with_context(|| format!("making `{}`", mount_point.display()))?;
     let mut hosts = vec![(ENDPOINT_ADDRESS, cluster.endpoint())];
-    hosts.extend(
-        state::nodes(cluster)?
-            .into_iter()
-            .map(|node| (node.address, node.name)),
-    );
+    hosts.extend(state::nodes(cluster)?.into_iter().map(|node| (node.address, node.name)));
     let spec = NodeSpec {
         cluster: cluster.as_str().to_owned(),
         record: record.clone(),
@@ -112,18 +107,12 @@ fn reserve(cluster: &ClusterName, name: &str, disk: Option<&str>) -> Result<Node
         // One that is down is made again, from nothing, at its old address.
         Some(known) => {
             let disk = cluster.disks()?.join(name);
-            fs::remove_dir_all(&disk)
-                .with_context(|| format!("removing the old disk `{}`", disk.display()))?;
+            fs::remove_dir_all(&disk).with_context(|| format!("removing the old disk `{}`", disk.display()))?;
             known.address
         }
         None => state::free_address(&nodes)?,
     };
-    let record = NodeRecord {
-        name: name.to_owned(),
-        address,
-        disk: disk.map(str::to_owned),
-        init: None,
-    };
+    let record = NodeRecord { name: name.to_owned(), address, disk: disk.map(str::to_owned), init: None };
     state::write_json(&state::node_record(cluster, name), &record)?;
     Ok(record)
 }
@@ -136,32 +125,10 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
     // `unshare` itself waits in the cluster's group, for a version 2 node's group must hold no process but in a leaf. The
     // first process moves before its cgroup namespace is made: where it is then becomes the node's root.
     let group = format!("{}/{}", cluster.cgroup(), spec.record.name);
-    command.args([
-        "enter",
-        "--cluster",
-        cluster.as_str(),
-        "--group",
-        keeper::OWN_GROUP,
-        "--",
-        "unshare",
-    ]);
-    command.args([
-        "--kill-child",
-        "--pid",
-        "--net",
-        "--mount",
-        "--uts",
-        "--propagation",
-        "private",
-        "--",
-    ]);
-    command.arg(&spec.program).args([
-        "enter", "--group", &group, "--", "unshare", "--cgroup", "--",
-    ]);
-    command
-        .arg(&spec.program)
-        .arg("node-init")
-        .arg(serde_json::to_string(spec)?);
+    command.args(["enter", "--cluster", cluster.as_str(), "--group", keeper::OWN_GROUP, "--", "unshare"]);
+    command.args(["--kill-child", "--pid", "--net", "--mount", "--uts", "--propagation", "private", "--"]);
+    command.arg(&spec.program).args(["enter", "--group", &group, "--", "unshare", "--cgroup", "--"]);
+    command.arg(&spec.program).arg("node-init").arg(serde_json::to_string(spec)?);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -170,9 +137,7 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
         .with_context(|| format!("starting `{}`", describe(&command)))?;
     let mut line = String::new();
     let stdout = child.stdout.take().context("the child's output is piped")?;
-    BufReader::new(stdout)
-        .read_line(&mut line)
-        .context("waiting for the node's first process")?;
+    BufReader::new(stdout).read_line(&mut line).context("waiting for the node's first process")?;
     child.wait().context("reaping the node's starter")?;
     // No line: it failed before it could print one, and its log says how.
     let printed = serde_json::from_str(&line).ok();
@@ -181,10 +146,7 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
 
 /// Tells the other nodes the new one's name, and the balancer its address.
 fn introduce(cluster: &ClusterName, record: &NodeRecord) -> Result<()> {
-    for other in state::nodes(cluster)?
-        .iter()
-        .filter(|other| other.name != record.name && other.is_running())
-    {
+    for other in state::nodes(cluster)?.iter().filter(|other| other.name != record.name && other.is_running()) {
         let Some(init) = other.init else { continue };
         let hosts = format!("/proc/{}/root/etc/hosts", init.pid);
         fs::OpenOptions::new()

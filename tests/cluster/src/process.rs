@@ -29,10 +29,7 @@ impl Identity {
     /// The process that calls this, as seen by the mounted `/proc` (which may be an outer namespace's).
     pub(crate) fn current() -> Result<Self> {
         let link = fs::read_link("/proc/self").context("reading `/proc/self`")?;
-        let pid = link
-            .to_string_lossy()
-            .parse()
-            .context("parsing `/proc/self`")?;
+        let pid = link.to_string_lossy().parse().context("parsing `/proc/self`")?;
         Self::of(pid).with_context(|| format!("process {pid} is not in /proc"))
     }
 
@@ -73,10 +70,7 @@ impl Identity {
             if left.is_zero() {
                 return false;
             }
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: left.min(Duration::from_millis(500)).subsec_nanos().into(),
-            };
+            let timeout = Timespec { tv_sec: 0, tv_nsec: left.min(Duration::from_millis(500)).subsec_nanos().into() };
             // An interrupted poll only means looking again.
             let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout));
         }
@@ -102,20 +96,12 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = [output.stdout, output.stderr].concat();
-    bail!(
-        "`{}` ended with {}; it said:\n{}",
-        describe(command),
-        output.status,
-        tail(&String::from_utf8_lossy(&said))
-    )
+    bail!("`{}` ended with {}; it said:\n{}", describe(command), output.status, tail(&String::from_utf8_lossy(&said)))
 }
 
 /// Runs a command to its end, whatever that is.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting `{}`", describe(command)))
+    command.stdin(Stdio::null()).output().with_context(|| format!("starting `{}`", describe(command)))
 }
 
 /// Program and arguments on one line.
@@ -130,36 +116,21 @@ pub(crate) fn describe(command: &Command) -> String {
 
 /// The last lines of a text, indented.
 pub(crate) fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.len().saturating_sub(TAIL_LINES);
-    lines[from..]
-        .iter()
-        .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines[from..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The last lines of a log, or that there is none.
 pub(crate) fn tail_of(log: &Path) -> String {
     match fs::read(log) {
-        Ok(bytes) => format!(
-            "end of `{}`:\n{}",
-            log.display(),
-            tail(&String::from_utf8_lossy(&bytes))
-        ),
+        Ok(bytes) => format!("end of `{}`:\n{}", log.display(), tail(&String::from_utf8_lossy(&bytes))),
         Err(error) => format!("`{}` cannot be read: {error}", log.display()),
     }
 }
 
 /// Looks until `look` finds something, and says what was awaited when the time is up.
-pub(crate) fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look()? {
@@ -187,23 +158,12 @@ mod tests {
     fn a_process_number_used_again_is_another_process() {
         let own = Identity::current().unwrap();
         assert!(own.is_alive());
-        assert!(
-            !Identity {
-                started: own.started + 1,
-                ..own
-            }
-            .is_alive()
-        );
+        assert!(!Identity { started: own.started + 1, ..own }.is_alive());
     }
 
     #[test]
     fn a_failed_command_says_what_was_run_and_what_it_said() {
-        let error = run(Command::new("sh").args(["-c", "echo no such thing >&2; exit 4"]))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("sh -c") && error.contains("no such thing") && error.contains("4"),
-            "{error}"
-        );
+        let error = run(Command::new("sh").args(["-c", "echo no such thing >&2; exit 4"])).unwrap_err().to_string();
+        assert!(error.contains("sh -c") && error.contains("no such thing") && error.contains("4"), "{error}");
     }
 }

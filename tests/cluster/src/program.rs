@@ -15,10 +15,7 @@ const OVERRIDE: &str = "MORTISE_CLUSTER_BIN";
 /// The program: this one, the one named in `MORTISE_CLUSTER_BIN`, or the one Cargo builds beside this test.
 pub(crate) fn find() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    FOUND
-        .get_or_init(|| look().map_err(|error| format!("{error:#}")))
-        .clone()
-        .map_err(|text| anyhow!(text))
+    FOUND.get_or_init(|| look().map_err(|error| format!("{error:#}"))).clone().map_err(|text| anyhow!(text))
 }
 
 fn look() -> Result<PathBuf> {
@@ -31,13 +28,8 @@ fn look() -> Result<PathBuf> {
     }
     // A test is <target>/<profile>/deps/<test>-<hash>. Cargo builds a dependency's library only, so the program is
     // asked for here; when it is fresh this takes a fraction of a second.
-    let profile = own
-        .ancestors()
-        .nth(2)
-        .context("this test does not lie in a target directory")?;
-    let target = profile
-        .parent()
-        .context("this test does not lie in a target directory")?;
+    let profile = own.ancestors().nth(2).context("this test does not lie in a target directory")?;
+    let target = profile.parent().context("this test does not lie in a target directory")?;
     let profile_name = match profile.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
@@ -45,17 +37,7 @@ fn look() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let mut build = Command::new(cargo);
-    build
-        .args([
-            "build",
-            "--quiet",
-            "--bin",
-            NAME,
-            "--profile",
-            profile_name,
-            "--manifest-path",
-        ])
-        .arg(manifest);
+    build.args(["build", "--quiet", "--bin", NAME, "--profile", profile_name, "--manifest-path"]).arg(manifest);
     build.arg("--target-dir").arg(target);
     run(&mut build).with_context(|| format!("building `{NAME}`; or name it in {OVERRIDE}"))?;
     Ok(profile.join(NAME))

@@ -125,11 +125,7 @@ pub(crate) fn state_root() -> PathBuf {
 
 /// `${XDG_CACHE_HOME:-~/.cache}/mortise`.
 pub(crate) fn cache_root() -> Result<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set: set one to a directory with 5 GB free")?;
@@ -148,40 +144,29 @@ pub(crate) fn known_clusters() -> Result<Vec<ClusterName>> {
     }
     names.sort();
     names.dedup();
-    Ok(names
-        .iter()
-        .filter_map(|name| ClusterName::parse(name).ok())
-        .collect())
+    Ok(names.iter().filter_map(|name| ClusterName::parse(name).ok()).collect())
 }
 
 /// File names in a directory, none if it does not exist.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<String>> {
     match fs::read_dir(directory) {
-        Ok(entries) => Ok(entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()),
+        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => {
-            Err(error).with_context(|| format!("reading directory `{}`", directory.display()))
-        }
+        Err(error) => Err(error).with_context(|| format!("reading directory `{}`", directory.display())),
     }
 }
 
 /// Writes JSON whole: a second name, then a rename.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, serde_json::to_vec_pretty(value)?)
-        .with_context(|| format!("writing `{}`", fresh.display()))?;
+    fs::write(&fresh, serde_json::to_vec_pretty(value)?).with_context(|| format!("writing `{}`", fresh.display()))?;
     fs::rename(&fresh, path).with_context(|| format!("renaming to `{}`", path.display()))
 }
 
 /// Reads JSON; a missing file is `None`.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .with_context(|| format!("parsing `{}`", path.display())),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("parsing `{}`", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("reading `{}`", path.display())),
     }
@@ -189,20 +174,14 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
 
 /// Path of a node's record.
 pub(crate) fn node_record(cluster: &ClusterName, node: &str) -> PathBuf {
-    cluster
-        .directory()
-        .join("nodes")
-        .join(format!("{node}.json"))
+    cluster.directory().join("nodes").join(format!("{node}.json"))
 }
 
 /// All nodes of a cluster, by address.
 pub(crate) fn nodes(cluster: &ClusterName) -> Result<Vec<NodeRecord>> {
     let directory = cluster.directory().join("nodes");
     let mut nodes = Vec::new();
-    for entry in entries(&directory)?
-        .iter()
-        .filter(|entry| entry.ends_with(".json"))
-    {
+    for entry in entries(&directory)?.iter().filter(|entry| entry.ends_with(".json")) {
         nodes.extend(read_json::<NodeRecord>(&directory.join(entry))?);
     }
     nodes.sort_by_key(|node| node.address);
@@ -214,12 +193,7 @@ pub(crate) fn free_address(nodes: &[NodeRecord]) -> Result<Ipv4Addr> {
     (FIRST_HOST..=LAST_HOST)
         .map(|host| Ipv4Addr::new(192, 0, 2, host))
         .find(|address| nodes.iter().all(|node| node.address != *address))
-        .with_context(|| {
-            format!(
-                "all {} node addresses are taken",
-                LAST_HOST - FIRST_HOST + 1
-            )
-        })
+        .with_context(|| format!("all {} node addresses are taken", LAST_HOST - FIRST_HOST + 1))
 }
 
 #[cfg(test)]
@@ -245,9 +219,6 @@ mod tests {
             init: None,
         };
         assert_eq!(free_address(&[]).unwrap(), Ipv4Addr::new(192, 0, 2, 11));
-        assert_eq!(
-            free_address(&[node(11), node(13)]).unwrap(),
-            Ipv4Addr::new(192, 0, 2, 12)
-        );
+        assert_eq!(free_address(&[node(11), node(13)]).unwrap(), Ipv4Addr::new(192, 0, 2, 12));
     }
 }

@@ -22,12 +22,8 @@ const KEEPER_LIMIT: Duration = Duration::from_secs(30);
 /// When something cannot be removed; the text names it. Running it again is safe.
 pub fn down(cluster: &ClusterName) -> Result<()> {
     let directory = cluster.directory();
-    let keeper = state::read_json::<Identity>(&directory.join("keeper.json"))
-        .ok()
-        .flatten();
-    let init = state::read_json::<Identity>(&directory.join("init.json"))
-        .ok()
-        .flatten();
+    let keeper = state::read_json::<Identity>(&directory.join("keeper.json")).ok().flatten();
+    let init = state::read_json::<Identity>(&directory.join("init.json")).ok().flatten();
     if let Some(init) = init.filter(Identity::is_alive) {
         init.kill();
     } else if let Some(keeper) = keeper {
@@ -65,9 +61,7 @@ pub fn down_all() -> Result<Vec<ClusterName>> {
     let mut failed = None;
     for cluster in &clusters {
         if let Err(error) = down(cluster) {
-            failed.get_or_insert(
-                error.context(format!("taking down cluster `{}`", cluster.as_str())),
-            );
+            failed.get_or_insert(error.context(format!("taking down cluster `{}`", cluster.as_str())));
         }
     }
     failed.map_or(Ok(clusters), Err)

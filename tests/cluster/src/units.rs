@@ -53,10 +53,8 @@ impl Unit {
             return Ok(None);
         }
         let drop_ins = directory.join(format!("{name}.service.d"));
-        let mut names: Vec<String> = crate::state::entries(&drop_ins)?
-            .into_iter()
-            .filter(|file| file.ends_with(".conf"))
-            .collect();
+        let mut names: Vec<String> =
+            crate::state::entries(&drop_ins)?.into_iter().filter(|file| file.ends_with(".conf")).collect();
         names.sort();
         let mut unit = Self {
             name: name.to_owned(),
@@ -69,38 +67,25 @@ impl Unit {
             restart_delay: RESTART_DELAY,
             notifies: false,
         };
-        unit.files
-            .extend(names.iter().map(|file| drop_ins.join(file)));
+        unit.files.extend(names.iter().map(|file| drop_ins.join(file)));
         for file in unit.files.clone() {
-            let text = fs::read_to_string(&file)
-                .with_context(|| format!("reading unit file `{}`", file.display()))?;
-            unit.read(&text)
-                .with_context(|| format!("in unit file `{}`", file.display()))?;
+            let text = fs::read_to_string(&file).with_context(|| format!("reading unit file `{}`", file.display()))?;
+            unit.read(&text).with_context(|| format!("in unit file `{}`", file.display()))?;
         }
-        ensure!(
-            !unit.exec_start.is_empty(),
-            "unit `{name}.service` has no ExecStart"
-        );
+        ensure!(!unit.exec_start.is_empty(), "unit `{name}.service` has no ExecStart");
         Ok(Some(unit))
     }
 
     fn read(&mut self, text: &str) -> Result<()> {
         let joined = text.replace("\\\n", " ");
-        let lines = joined
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with(['#', ';', '[']));
+        let lines = joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';', '[']));
         for (key, value) in lines.filter_map(|line| line.split_once('=')) {
             let (key, value) = (key.trim(), value.trim());
             match key {
                 "Description" => value.clone_into(&mut self.description),
                 "ExecStart" => value.clone_into(&mut self.exec_start),
-                "Environment" => self
-                    .environment
-                    .push(parse_assignment(value.trim_matches('"'))?),
-                "EnvironmentFile" => self
-                    .environment_files
-                    .push(value.trim_start_matches('-').to_owned()),
+                "Environment" => self.environment.push(parse_assignment(value.trim_matches('"'))?),
+                "EnvironmentFile" => self.environment_files.push(value.trim_start_matches('-').to_owned()),
                 "Type" => self.notifies = value == "notify",
                 "RestartSec" => self.restart_delay = parse_duration(value)?,
                 "Restart" => {
@@ -122,10 +107,7 @@ impl Unit {
         for file in &self.environment_files {
             // Optional, like every `EnvironmentFile=-` of the packages.
             let text = fs::read_to_string(file).unwrap_or_default();
-            let lines = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
             for (name, value) in lines.filter_map(|line| line.split_once('=')) {
                 found.insert(name.trim().to_owned(), unquote(value.trim()).to_owned());
             }
@@ -138,12 +120,7 @@ impl Unit {
         let mut words = Vec::new();
         for word in split_words(&self.exec_start) {
             if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with('{')) {
-                words.extend(
-                    environment
-                        .get(name)
-                        .map(|value| split_words(value))
-                        .unwrap_or_default(),
-                );
+                words.extend(environment.get(name).map(|value| split_words(value)).unwrap_or_default());
                 continue;
             }
             let mut word = word;
@@ -157,20 +134,14 @@ impl Unit {
 }
 
 fn parse_assignment(text: &str) -> Result<(String, String)> {
-    let (name, value) = text
-        .split_once('=')
-        .with_context(|| format!("`{text}` is not NAME=VALUE"))?;
+    let (name, value) = text.split_once('=').with_context(|| format!("`{text}` is not NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Seconds without a unit, or `ms`, `s`, `min`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let number: f64 = text[..digits]
-        .parse()
-        .with_context(|| format!("`{text}` does not start with a number"))?;
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().with_context(|| format!("`{text}` does not start with a number"))?;
     let unit = match text[digits..].trim() {
         "" | "s" | "sec" => 1.0,
         "ms" => 0.001,
@@ -181,10 +152,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
 }
 
 fn unquote(text: &str) -> &str {
-    let quoted = |mark| {
-        text.strip_prefix(mark)
-            .and_then(|rest| rest.strip_suffix(mark))
-    };
+    let quoted = |mark| text.strip_prefix(mark).and_then(|rest| rest.strip_suffix(mark));
     quoted('"').or_else(|| quoted('\'')).unwrap_or(text)
 }
 
@@ -215,11 +183,7 @@ mod tests {
     use super::*;
 
     fn unit(text: &str) -> Unit {
-        let directory = std::env::temp_dir().join(format!(
-            "mortise-units-{}-{}",
-            std::process::id(),
-            text.len()
-        ));
+        let directory = std::env::temp_dir().join(format!("mortise-units-{}-{}", std::process::id(), text.len()));
         fs::create_dir_all(directory.join("kubelet.service.d")).unwrap();
         fs::write(
             directory.join("kubelet.service"),
@@ -234,34 +198,17 @@ mod tests {
 
     #[test]
     fn a_drop_in_replaces_the_command_and_the_restart_delay() {
-        let unit =
-            unit("[Service]\nExecStart=\nExecStart=/bin/x $A ${B}c $NONE\nRestartSec=200ms\n");
+        let unit = unit("[Service]\nExecStart=\nExecStart=/bin/x $A ${B}c $NONE\nRestartSec=200ms\n");
         assert_eq!(unit.restart, Restart::Always);
         assert_eq!(unit.restart_delay, Duration::from_millis(200));
-        let environment = BTreeMap::from([
-            ("A".into(), "--one --two='a b'".into()),
-            ("B".into(), "b".into()),
-        ]);
-        assert_eq!(
-            unit.command_line(&environment),
-            ["/bin/x", "--one", "--two=a b", "bc"]
-        );
+        let environment = BTreeMap::from([("A".into(), "--one --two='a b'".into()), ("B".into(), "b".into())]);
+        assert_eq!(unit.command_line(&environment), ["/bin/x", "--one", "--two=a b", "bc"]);
     }
 
     #[test]
     fn reads_times_as_systemd_writes_them() {
-        for (text, milliseconds) in [
-            ("10", 10_000),
-            ("1s", 1000),
-            ("200ms", 200),
-            ("0.5", 500),
-            ("1min", 60_000),
-        ] {
-            assert_eq!(
-                parse_duration(text).unwrap(),
-                Duration::from_millis(milliseconds),
-                "{text}"
-            );
+        for (text, milliseconds) in [("10", 10_000), ("1s", 1000), ("200ms", 200), ("0.5", 500), ("1min", 60_000)] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
         assert!(parse_duration("soon").is_err() && parse_duration("1 day").is_err());
     }

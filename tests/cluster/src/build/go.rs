@@ -50,11 +50,7 @@ const MODULES: [Module; 2] = [
 
 /// Everything that decides what is built.
 pub(super) fn inputs() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().flat_map(|module| {
-        [module.go_mod, module.go_sum]
-            .into_iter()
-            .chain(module.packages.iter().copied())
-    })
+    MODULES.iter().flat_map(|module| [module.go_mod, module.go_sum].into_iter().chain(module.packages.iter().copied()))
 }
 
 /// Builds all programs into `bin`, with the modules and their logs in `root`.
@@ -97,11 +93,7 @@ fn build_module(module: &Module, directory: &Path, bin: &Path, say: &dyn Fn(&str
         if told.elapsed() > PROGRESS_INTERVAL {
             told = Instant::now();
             let done = crate::state::entries(bin)?.len();
-            say(&format!(
-                "{}: {} s, {done} programs in place",
-                module.name,
-                started.elapsed().as_secs()
-            ));
+            say(&format!("{}: {} s, {done} programs in place", module.name, started.elapsed().as_secs()));
         }
         std::thread::sleep(POLL_INTERVAL);
     };
@@ -115,20 +107,11 @@ fn build_module(module: &Module, directory: &Path, bin: &Path, say: &dyn Fn(&str
 fn linker_flags() -> String {
     let mut flags = "-s -w".to_owned();
     let mut parts = KUBERNETES_VERSION.trim_start_matches('v').split('.');
-    let (major, minor) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
-    for package in [
-        "k8s.io/component-base/version",
-        "k8s.io/client-go/pkg/version",
-    ] {
-        for (name, value) in [
-            ("gitVersion", KUBERNETES_VERSION),
-            ("gitMajor", major),
-            ("gitMinor", minor),
-            ("gitTreeState", "clean"),
-        ] {
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        for (name, value) in
+            [("gitVersion", KUBERNETES_VERSION), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")]
+        {
             flags.push_str(&format!(" -X {package}.{name}={value}"));
         }
     }

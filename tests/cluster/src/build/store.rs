@@ -36,11 +36,7 @@ pub(super) fn fill(root: &Path, bin: &Path, archives: &[PathBuf]) -> Result<()> 
 }
 
 fn import(root: &Path, state: &Path, bin: &Path, archives: &[PathBuf]) -> Result<()> {
-    let (config, socket, log) = (
-        state.join("config.toml"),
-        state.join("c.sock"),
-        root.with_extension("log"),
-    );
+    let (config, socket, log) = (state.join("config.toml"), state.join("c.sock"), root.with_extension("log"));
     let text = format!(
         "version = 3\nroot = {root:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
          \"io.containerd.cri.v1.runtime\", \"io.containerd.cri.v1.images\", \"io.containerd.nri.v1.nri\", \
@@ -57,18 +53,11 @@ fn import(root: &Path, state: &Path, bin: &Path, archives: &[PathBuf]) -> Result
         .arg(bin.join("containerd"))
         .arg("--config")
         .arg(&config);
-    containerd
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().context("sharing the log")?)
-        .stderr(output);
+    containerd.stdin(Stdio::null()).stdout(output.try_clone().context("sharing the log")?).stderr(output);
     let mut containerd = Running(containerd.spawn().context("starting containerd")?);
     let ctr = |arguments: &[&str]| {
         let mut command = Command::new(bin.join("ctr"));
-        command
-            .arg("--address")
-            .arg(&socket)
-            .args(["--namespace", "k8s.io"])
-            .args(arguments);
+        command.arg("--address").arg(&socket).args(["--namespace", "k8s.io"]).args(arguments);
         command
     };
     wait_for("containerd's answer", START_LIMIT, || {

@@ -90,29 +90,17 @@ pub(crate) fn write(spec: &NodeSpec) -> Result<()> {
     for (path, text) in [
         (Path::new("/etc/hosts").to_owned(), hosts),
         (Path::new("/etc/hostname").to_owned(), format!("{name}\n")),
-        (
-            Path::new("/etc/machine-id").to_owned(),
-            machine_id(&spec.cluster, name) + "\n",
-        ),
+        (Path::new("/etc/machine-id").to_owned(), machine_id(&spec.cluster, name) + "\n"),
         // No resolver at all: one that does not answer costs ten seconds, again and again.
         (Path::new("/etc/resolv.conf").to_owned(), String::new()),
-        (
-            Path::new("/etc/default/kubelet").to_owned(),
-            "KUBELET_EXTRA_ARGS=\n".to_owned(),
-        ),
-        (
-            Path::new("/etc/containerd/config.toml").to_owned(),
-            CONTAINERD_CONFIG.replace("PAUSE", PAUSE_IMAGE),
-        ),
+        (Path::new("/etc/default/kubelet").to_owned(), "KUBELET_EXTRA_ARGS=\n".to_owned()),
+        (Path::new("/etc/containerd/config.toml").to_owned(), CONTAINERD_CONFIG.replace("PAUSE", PAUSE_IMAGE)),
         (
             Path::new("/etc/cni/net.d/10-mortise.conflist").to_owned(),
             CNI_CONFIG.replace("SUBNET", &spec.record.pod_subnet().to_string()),
         ),
         (units.join("kubelet.service"), unit(KUBELET_UNIT)),
-        (
-            units.join("kubelet.service.d/10-kubeadm.conf"),
-            unit(KUBELET_DROP_IN),
-        ),
+        (units.join("kubelet.service.d/10-kubeadm.conf"), unit(KUBELET_DROP_IN)),
         (units.join("containerd.service"), unit(CONTAINERD_UNIT)),
     ] {
         replace(&path, &text)?;
@@ -123,8 +111,7 @@ pub(crate) fn write(spec: &NodeSpec) -> Result<()> {
 /// Writes a file of the node's own, also where this machine has a link or a file.
 fn replace(path: &Path, text: &str) -> Result<()> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)
-            .with_context(|| format!("making directory `{}`", parent.display()))?;
+        fs::create_dir_all(parent).with_context(|| format!("making directory `{}`", parent.display()))?;
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -137,10 +124,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
 /// 32 hex digits, the same for the same node of the same cluster and for no other.
 fn machine_id(cluster: &str, node: &str) -> String {
     let digest = Sha256::digest(format!("{cluster}/{node}"));
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes a node's disk, with all images already in containerd's store.
@@ -155,10 +139,7 @@ pub(crate) fn make_disk(disk: &Path, image_store: &Path) -> Result<()> {
 /// Copies a tree: databases as copies, as they are written in place; all else as hard links, as it never is.
 fn link_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("making `{}`", to.display()))?;
-    let mode = fs::metadata(from)
-        .with_context(|| format!("reading `{}`", from.display()))?
-        .permissions()
-        .mode();
+    let mode = fs::metadata(from).with_context(|| format!("reading `{}`", from.display()))?.permissions().mode();
     fs::set_permissions(to, fs::Permissions::from_mode(mode))
         .with_context(|| format!("setting mode of `{}`", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("reading `{}`", from.display()))? {
@@ -167,8 +148,7 @@ fn link_tree(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type()?.is_dir() {
             link_tree(&source, &target)?;
         } else if source.extension().is_some_and(|kind| kind == "db") || !link(&source, &target)? {
-            fs::copy(&source, &target)
-                .with_context(|| format!("copying to `{}`", target.display()))?;
+            fs::copy(&source, &target).with_context(|| format!("copying to `{}`", target.display()))?;
         }
     }
     Ok(())
@@ -192,10 +172,7 @@ mod tests {
     #[test]
     fn machine_ids_are_32_hex_digits_and_differ() {
         let id = machine_id("a", "n1");
-        assert!(
-            id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{id}"
-        );
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         assert_ne!(id, machine_id("a", "n2"));
         assert_ne!(id, machine_id("b", "n1"));
     }

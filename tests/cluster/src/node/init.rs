@@ -31,9 +31,9 @@ pub(crate) fn node_init(spec: &str) -> Result<ExitCode> {
     // Like the kubelet's package: enabled, but this node was not booted since.
     systemctl::enable("kubelet")?;
     systemctl::enable("containerd")?;
-    supervisor.start("containerd").with_context(|| {
-        format!("starting containerd; see `{LOG_DIRECTORY}/containerd.journal`")
-    })?;
+    supervisor
+        .start("containerd")
+        .with_context(|| format!("starting containerd; see `{LOG_DIRECTORY}/containerd.journal`"))?;
     println!("{}", serde_json::to_string(&identity)?);
     let nothing = File::open("/dev/null").context("opening `/dev/null`")?;
     rustix::stdio::dup2_stdout(&nothing).context("closing the standard output")?;
@@ -50,18 +50,7 @@ fn plug_in(spec: &NodeSpec) -> Result<()> {
     let gateway = ENDPOINT_ADDRESS.to_string();
     for arguments in [
         &["link", "set", "lo", "up"][..],
-        &[
-            "link",
-            "add",
-            "eth0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            &port,
-            "netns",
-            &bridge_side,
-        ],
+        &["link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &bridge_side],
         &["addr", "add", &address, "dev", "eth0"],
         &["link", "set", "eth0", "up"],
         &["route", "add", "default", "via", &gateway],

@@ -11,8 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
-    mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 
 use super::NodeSpec;
@@ -31,8 +30,7 @@ pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
     "/usr/libexec/kubernetes",
 ];
 /// Directories that share one limited file system if the node was given one.
-pub(crate) const LIMITED_DIRECTORIES: [&str; 3] =
-    ["/etc/kubernetes", "/var/lib/kubelet", "/var/lib/mortise"];
+pub(crate) const LIMITED_DIRECTORIES: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var/lib/mortise"];
 const OVERLAYS: [&str; 3] = ["/etc", "/var", "/usr/libexec"];
 /// Settings of the whole machine that a kubelet writes, below `/proc/sys`: a node writes to files instead.
 const SETTINGS: [&str; 6] = [
@@ -57,14 +55,7 @@ pub(crate) fn make(spec: &NodeSpec) -> Result<()> {
     // All of this is put in place below `scratch` while the machine's paths are still in sight.
     let run = scratch.join("run");
     let inside = |path: &str| run.join(path.trim_start_matches("/run/"));
-    for directory in [
-        "/run/lock",
-        "/run/systemd",
-        "/run/mortise",
-        "/run/node/disk",
-        NODE_BINARIES,
-        NODE_SHIMS,
-    ] {
+    for directory in ["/run/lock", "/run/systemd", "/run/mortise", "/run/node/disk", NODE_BINARIES, NODE_SHIMS] {
         make_directory(&inside(directory))?;
     }
     bind(&spec.binaries, &inside(NODE_BINARIES))?;
@@ -101,11 +92,7 @@ pub(crate) fn make(spec: &NodeSpec) -> Result<()> {
     }
     mount_kernel_views()?;
     // The kubelet mounts volumes that containers must see.
-    mount_change(
-        "/",
-        MountPropagationFlags::SHARED | MountPropagationFlags::REC,
-    )
-    .context("sharing the node's mounts")
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).context("sharing the node's mounts")
 }
 
 fn overlay(directory: &str, scratch: &Path) -> Result<()> {
@@ -114,21 +101,9 @@ fn overlay(directory: &str, scratch: &Path) -> Result<()> {
     for needed in [&upper, &work, Path::new(directory)] {
         make_directory(needed)?;
     }
-    let data = format!(
-        "lowerdir={directory},upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
-    mount(
-        "overlay",
-        directory,
-        "overlay",
-        MountFlags::empty(),
-        CString::new(data)?.as_c_str(),
-    )
-    .with_context(|| {
-        format!("mounting an overlay on `{directory}`: is `overlay` in /proc/filesystems?")
-    })
+    let data = format!("lowerdir={directory},upperdir={},workdir={}", upper.display(), work.display());
+    mount("overlay", directory, "overlay", MountFlags::empty(), CString::new(data)?.as_c_str())
+        .with_context(|| format!("mounting an overlay on `{directory}`: is `overlay` in /proc/filesystems?"))
 }
 
 fn bind_own(disk: &Path, directory: &str) -> Result<()> {
@@ -141,28 +116,17 @@ fn bind_own(disk: &Path, directory: &str) -> Result<()> {
 /// `/proc`, `/sys` and the control groups, as they are from inside the namespaces.
 fn mount_kernel_views() -> Result<()> {
     let hierarchies = cgroup::hierarchies()?;
-    let security = fs::read_to_string("/proc/self/mountinfo")
-        .unwrap_or_default()
-        .contains(" /sys/kernel/security ");
+    let security = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().contains(" /sys/kernel/security ");
     if security {
         make_directory(Path::new("/run/node/security"))?;
-        bind(
-            Path::new("/sys/kernel/security"),
-            Path::new("/run/node/security"),
-        )?;
+        bind(Path::new("/sys/kernel/security"), Path::new("/run/node/security"))?;
     }
     unmount("/sys", UnmountFlags::DETACH).context("unmounting the machine's `/sys`")?;
     mount_fresh("sysfs", Path::new("/sys"), "")?;
     if security {
-        bind(
-            Path::new("/run/node/security"),
-            Path::new("/sys/kernel/security"),
-        )?;
+        bind(Path::new("/run/node/security"), Path::new("/sys/kernel/security"))?;
     }
-    if hierarchies
-        .iter()
-        .all(|hierarchy| hierarchy.root != Path::new("/sys/fs/cgroup"))
-    {
+    if hierarchies.iter().all(|hierarchy| hierarchy.root != Path::new("/sys/fs/cgroup")) {
         mount_fresh("tmpfs", Path::new("/sys/fs/cgroup"), "mode=755")?;
     }
     for Hierarchy { root, kind, data } in &hierarchies {
@@ -184,19 +148,12 @@ fn mount_kernel_views() -> Result<()> {
 }
 
 fn mount_fresh(kind: &str, target: &Path, data: &str) -> Result<()> {
-    mount(
-        kind,
-        target,
-        kind,
-        MountFlags::empty(),
-        CString::new(data)?.as_c_str(),
-    )
-    .with_context(|| format!("mounting {kind} ({data}) on `{}`", target.display()))
+    mount(kind, target, kind, MountFlags::empty(), CString::new(data)?.as_c_str())
+        .with_context(|| format!("mounting {kind} ({data}) on `{}`", target.display()))
 }
 
 fn bind(source: &Path, target: &Path) -> Result<()> {
-    mount_bind(source, target)
-        .with_context(|| format!("binding `{}` to `{}`", source.display(), target.display()))
+    mount_bind(source, target).with_context(|| format!("binding `{}` to `{}`", source.display(), target.display()))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

@@ -38,10 +38,7 @@ pub(crate) enum Ending {
 
 impl Ending {
     pub(super) fn from_status(status: WaitStatus) -> Self {
-        status.terminating_signal().map_or_else(
-            || Self::Exited(status.exit_status().unwrap_or(0)),
-            Self::Killed,
-        )
+        status.terminating_signal().map_or_else(|| Self::Exited(status.exit_status().unwrap_or(0)), Self::Killed)
     }
 
     /// SIGHUP, SIGINT, SIGPIPE and SIGTERM count as clean, as systemd has it.

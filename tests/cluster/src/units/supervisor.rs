@@ -13,9 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, wait, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, wait, waitid};
 
 use super::journal::Journal;
 use super::service::{Ending, Phase, Service, title};
@@ -33,10 +31,7 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            services: Mutex::default(),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self { services: Mutex::default(), changed: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Service>> {
@@ -48,22 +43,12 @@ impl Supervisor {
         Ok(Self::loaded(&mut self.lock(), name)?.cloned())
     }
 
-    fn loaded<'a>(
-        services: &'a mut BTreeMap<String, Service>,
-        name: &str,
-    ) -> Result<Option<&'a mut Service>> {
+    fn loaded<'a>(services: &'a mut BTreeMap<String, Service>, name: &str) -> Result<Option<&'a mut Service>> {
         if !services.contains_key(name) {
             let Some(unit) = Unit::load(Path::new(UNIT_DIRECTORY), name)? else {
                 return Ok(None);
             };
-            let service = Service {
-                unit,
-                phase: Phase::Inactive,
-                main: None,
-                last: None,
-                restarts: 0,
-                generation: 0,
-            };
+            let service = Service { unit, phase: Phase::Inactive, main: None, last: None, restarts: 0, generation: 0 };
             services.insert(name.to_owned(), service);
         }
         Ok(services.get_mut(name))
@@ -83,8 +68,7 @@ impl Supervisor {
     /// Starts a service and waits until it is ready, or for `Type=simple` until its process exists.
     pub(crate) fn start(self: &Arc<Self>, name: &str) -> Result<()> {
         let mut services = self.lock();
-        let service =
-            Self::loaded(&mut services, name)?.with_context(|| format!("no unit `{name}`"))?;
+        let service = Self::loaded(&mut services, name)?.with_context(|| format!("no unit `{name}`"))?;
         if !matches!(service.phase, Phase::Active | Phase::Starting) {
             service.restarts = 0;
             self.spawn(service);
@@ -116,36 +100,22 @@ impl Supervisor {
         Journal::of(&service.unit.name).manager(&format!("Stopping {}...", title(&service.unit)));
         signal(main, Signal::TERM);
         drop(services);
-        if self
-            .wait_while(name, JOB_LIMIT, |phase| phase == Phase::Stopping)
-            .is_err()
-        {
+        if self.wait_while(name, JOB_LIMIT, |phase| phase == Phase::Stopping).is_err() {
             signal(main, Signal::KILL);
             self.wait_while(name, JOB_LIMIT, |phase| phase == Phase::Stopping)?;
         }
         Ok(())
     }
 
-    fn wait_while(
-        &self,
-        name: &str,
-        limit: Duration,
-        condition: impl Fn(Phase) -> bool,
-    ) -> Result<()> {
-        let waits = |services: &mut BTreeMap<String, Service>| {
-            services
-                .get(name)
-                .is_some_and(|found| condition(found.phase))
-        };
+    fn wait_while(&self, name: &str, limit: Duration, condition: impl Fn(Phase) -> bool) -> Result<()> {
+        let waits =
+            |services: &mut BTreeMap<String, Service>| services.get(name).is_some_and(|found| condition(found.phase));
         let (_services, timeout) = self
             .changed
             .wait_timeout_while(self.lock(), limit, waits)
             .map_err(|_| anyhow!("another thread of the supervisor failed"))?;
         if timeout.timed_out() {
-            return Err(anyhow!(
-                "unit `{name}` did not get on within {} s",
-                limit.as_secs()
-            ));
+            return Err(anyhow!("unit `{name}` did not get on within {} s", limit.as_secs()));
         }
         Ok(())
     }
@@ -159,20 +129,13 @@ impl Supervisor {
             Ok(pid) => {
                 service.main = Some(pid);
                 service.last = Some((pid, None));
-                service.phase = if service.unit.notifies {
-                    Phase::Starting
-                } else {
-                    Phase::Active
-                };
+                service.phase = if service.unit.notifies { Phase::Starting } else { Phase::Active };
                 if service.phase == Phase::Active {
                     journal.manager(&format!("Started {}.", title(&service.unit)));
                 }
             }
             Err(error) => {
-                journal.manager(&format!(
-                    "{}.service: Failed to execute: {error:#}",
-                    service.unit.name
-                ));
+                journal.manager(&format!("{}.service: Failed to execute: {error:#}", service.unit.name));
                 service.last = Some((0, None));
                 self.ended(service, Ending::Exited(203));
             }
@@ -190,26 +153,14 @@ impl Supervisor {
         // Nothing of whoever added the node.
         command.env_clear();
         node_environment(&mut command);
-        command
-            .args(arguments)
-            .envs(environment)
-            .current_dir("/")
-            .process_group(0);
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        command.args(arguments).envs(environment).current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if unit.notifies {
             command.env("NOTIFY_SOCKET", self.listen_for_ready(&unit.name)?);
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting `{program}`"))?;
+        let child = command.spawn().with_context(|| format!("starting `{program}`"))?;
         let pid = i32::try_from(child.id())?;
-        let (journal, name) = (
-            Journal::of(&unit.name),
-            program.rsplit('/').next().unwrap_or(program).to_owned(),
-        );
+        let (journal, name) = (Journal::of(&unit.name), program.rsplit('/').next().unwrap_or(program).to_owned());
         std::thread::spawn(move || {
             for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
                 journal.line(&name, pid, &String::from_utf8_lossy(&line));
@@ -228,17 +179,10 @@ impl Supervisor {
         std::thread::spawn(move || {
             let mut message = [0; 4096];
             while let Ok(length) = socket.recv(&mut message) {
-                if !String::from_utf8_lossy(&message[..length])
-                    .lines()
-                    .any(|line| line == "READY=1")
-                {
+                if !String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "READY=1") {
                     continue;
                 }
-                if let Some(service) = supervisor
-                    .lock()
-                    .get_mut(&name)
-                    .filter(|found| found.phase == Phase::Starting)
-                {
+                if let Some(service) = supervisor.lock().get_mut(&name).filter(|found| found.phase == Phase::Starting) {
                     service.phase = Phase::Active;
                     Journal::of(&name).manager(&format!("Started {}.", title(&service.unit)));
                 }
@@ -261,11 +205,7 @@ impl Supervisor {
                 false => format!("{name}: Failed with result '{}'.", ending.result()),
             });
             journal.manager(&format!("Stopped {}.", title(&service.unit)));
-            service.phase = if ending.is_clean() {
-                Phase::Inactive
-            } else {
-                Phase::Failed
-            };
+            service.phase = if ending.is_clean() { Phase::Inactive } else { Phase::Failed };
             self.changed.notify_all();
             return;
         }
@@ -279,10 +219,7 @@ impl Supervisor {
             }
         });
         if !ending.is_clean() {
-            journal.manager(&format!(
-                "{name}: Failed with result '{}'.",
-                ending.result()
-            ));
+            journal.manager(&format!("{name}: Failed with result '{}'.", ending.result()));
         }
         let again = match service.unit.restart {
             Restart::Always => true,
@@ -301,11 +238,7 @@ impl Supervisor {
     }
 
     fn restart_later(self: &Arc<Self>, service: &Service) {
-        let (supervisor, name, generation) = (
-            Arc::clone(self),
-            service.unit.name.clone(),
-            service.generation,
-        );
+        let (supervisor, name, generation) = (Arc::clone(self), service.unit.name.clone(), service.generation);
         let due = Instant::now() + service.unit.restart_delay;
         std::thread::spawn(move || {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -315,10 +248,8 @@ impl Supervisor {
             };
             if service.phase == Phase::WaitingToRestart && service.generation == generation {
                 service.restarts += 1;
-                let scheduled = format!(
-                    "{name}.service: Scheduled restart job, restart counter is at {}.",
-                    service.restarts
-                );
+                let scheduled =
+                    format!("{name}.service: Scheduled restart job, restart counter is at {}.", service.restarts);
                 Journal::of(&name).manager(&scheduled);
                 supervisor.spawn(service);
             }
@@ -332,18 +263,13 @@ impl Supervisor {
             // and never one that a failing `spawn` waits for itself.
             if waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err() {
                 // No child at all; a start wakes this, the time-out catches an orphan that was handed over.
-                let _ = self
-                    .changed
-                    .wait_timeout(self.lock(), Duration::from_millis(200));
+                let _ = self.changed.wait_timeout(self.lock(), Duration::from_millis(200));
                 continue;
             }
             let mut services = self.lock();
             while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 let pid = pid.as_raw_nonzero().get();
-                if let Some(service) = services
-                    .values_mut()
-                    .find(|service| service.main == Some(pid))
-                {
+                if let Some(service) = services.values_mut().find(|service| service.main == Some(pid)) {
                     self.ended(service, Ending::from_status(status));
                 }
             }

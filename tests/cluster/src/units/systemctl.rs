@@ -30,24 +30,19 @@ struct Reply {
 
 impl Reply {
     fn failure(code: u8, stderr: String) -> Self {
-        Self {
-            code,
-            stderr: stderr + "\n",
-            ..Self::default()
-        }
+        Self { code, stderr: stderr + "\n", ..Self::default() }
     }
 }
 
 /// `systemctl`: passes its arguments on and its answer through.
 pub(crate) fn systemctl(arguments: &[String]) -> Result<ExitCode> {
-    let mut stream = UnixStream::connect(SOCKET)
-        .with_context(|| format!("asking the node's first process at `{SOCKET}`"))?;
+    let mut stream =
+        UnixStream::connect(SOCKET).with_context(|| format!("asking the node's first process at `{SOCKET}`"))?;
     stream.write_all(&serde_json::to_vec(arguments)?)?;
     stream.shutdown(Shutdown::Write)?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
-    let reply: Reply =
-        serde_json::from_str(&reply).context("the node's first process did not answer")?;
+    let reply: Reply = serde_json::from_str(&reply).context("the node's first process did not answer")?;
     print!("{}", reply.stdout);
     eprint!("{}", reply.stderr);
     Ok(ExitCode::from(reply.code))
@@ -73,8 +68,7 @@ fn converse(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> Result<()> 
     stream.read_to_string(&mut request)?;
     let arguments: Vec<String> = serde_json::from_str(&request)?;
     Journal::of("systemctl").line("systemctl", 1, &arguments.join(" "));
-    let reply = answer(supervisor, &arguments)
-        .unwrap_or_else(|error| Reply::failure(1, format!("{error:#}")));
+    let reply = answer(supervisor, &arguments).unwrap_or_else(|error| Reply::failure(1, format!("{error:#}")));
     stream.write_all(&serde_json::to_vec(&reply)?)?;
     Ok(())
 }
@@ -94,11 +88,7 @@ fn parse_request(arguments: &[String]) -> Request {
     let mut request = Request::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        let mut list = |text: &str| {
-            request
-                .properties
-                .extend(text.split(',').map(str::to_owned))
-        };
+        let mut list = |text: &str| request.properties.extend(text.split(',').map(str::to_owned));
         match argument.as_str() {
             "-p" | "--property" => list(rest.next().map_or("", String::as_str)),
             "--now" => request.now = true,
@@ -112,9 +102,7 @@ fn parse_request(arguments: &[String]) -> Request {
             option if option.starts_with("-p") && option.len() > 2 => list(&option[2..]),
             option if option.starts_with('-') => {}
             verb if request.verb.is_empty() => verb.clone_into(&mut request.verb),
-            unit => request
-                .units
-                .push(unit.trim_end_matches(".service").to_owned()),
+            unit => request.units.push(unit.trim_end_matches(".service").to_owned()),
         }
     }
     request
@@ -134,21 +122,11 @@ fn answer(supervisor: &Arc<Supervisor>, arguments: &[String]) -> Result<Reply> {
         codes.push(reply.code);
     }
     // One that is enough makes a question's answer yes; one that failed makes a job's answer no.
-    let asks = matches!(
-        request.verb.as_str(),
-        "is-active" | "is-failed" | "is-enabled"
-    );
+    let asks = matches!(request.verb.as_str(), "is-active" | "is-failed" | "is-enabled");
     let failed = codes.iter().copied().find(|code| *code != 0).unwrap_or(0);
-    total.code = if asks && codes.contains(&0) {
-        0
-    } else {
-        failed
-    };
+    total.code = if asks && codes.contains(&0) { 0 } else { failed };
     if request.units.is_empty() {
-        return Ok(Reply::failure(
-            1,
-            format!("Unknown command verb {}, or it needs a unit.", request.verb),
-        ));
+        return Ok(Reply::failure(1, format!("Unknown command verb {}, or it needs a unit.", request.verb)));
     }
     if request.quiet {
         total.stdout.clear();
@@ -160,31 +138,18 @@ fn answer_for(supervisor: &Arc<Supervisor>, request: &Request, unit: &str) -> Re
     let Some(service) = supervisor.service(unit)? else {
         return Ok(answer_unknown(request, unit));
     };
-    let say = |code, stdout: &str| Reply {
-        code,
-        stdout: format!("{stdout}\n"),
-        ..Reply::default()
-    };
+    let say = |code, stdout: &str| Reply { code, stdout: format!("{stdout}\n"), ..Reply::default() };
     let (active, _) = service.phase.names();
     let job = |result: Result<()>, verb: &str| match result {
         Ok(()) => Reply::default(),
-        Err(error) => Reply::failure(
-            1,
-            format!("Job for {unit}.service failed to {verb}: {error:#}."),
-        ),
+        Err(error) => Reply::failure(1, format!("Job for {unit}.service failed to {verb}: {error:#}.")),
     };
     Ok(match request.verb.as_str() {
         "start" => job(supervisor.start(unit), "start"),
         "stop" => job(supervisor.stop(unit), "stop"),
-        "restart" | "reload-or-restart" => job(
-            supervisor.stop(unit).and_then(|()| supervisor.start(unit)),
-            "restart",
-        ),
+        "restart" | "reload-or-restart" => job(supervisor.stop(unit).and_then(|()| supervisor.start(unit)), "restart"),
         "try-restart" | "condrestart" if service.phase != Phase::Active => Reply::default(),
-        "try-restart" | "condrestart" => job(
-            supervisor.stop(unit).and_then(|()| supervisor.start(unit)),
-            "restart",
-        ),
+        "try-restart" | "condrestart" => job(supervisor.stop(unit).and_then(|()| supervisor.start(unit)), "restart"),
         "reset-failed" => Reply::default(),
         "is-active" => say(if service.phase == Phase::Active { 0 } else { 3 }, active),
         "is-failed" => say(u8::from(service.phase != Phase::Failed), active),
@@ -192,41 +157,20 @@ fn answer_for(supervisor: &Arc<Supervisor>, request: &Request, unit: &str) -> Re
         "is-enabled" => say(1, "disabled"),
         "enable" => {
             enable(unit)?;
-            if request.now {
-                job(supervisor.start(unit), "start")
-            } else {
-                Reply::default()
-            }
+            if request.now { job(supervisor.start(unit), "start") } else { Reply::default() }
         }
         "disable" => {
             // Already disabled is what was asked for.
             let _ = fs::remove_file(wanted(unit));
-            if request.now {
-                job(supervisor.stop(unit), "stop")
-            } else {
-                Reply::default()
-            }
+            if request.now { job(supervisor.stop(unit), "stop") } else { Reply::default() }
         }
-        "cat" => Reply {
-            stdout: cat(&service)?,
-            ..Reply::default()
-        },
-        "show" => Reply {
-            stdout: show(&service, request),
-            ..Reply::default()
-        },
+        "cat" => Reply { stdout: cat(&service)?, ..Reply::default() },
+        "show" => Reply { stdout: show(&service, request), ..Reply::default() },
         "status" => {
             let code = if service.phase == Phase::Active { 0 } else { 3 };
-            Reply {
-                code,
-                stdout: status(&service),
-                ..Reply::default()
-            }
+            Reply { code, stdout: status(&service), ..Reply::default() }
         }
-        verb => Reply::failure(
-            1,
-            format!("Unknown command verb {verb} (this is a stand-in for systemctl)."),
-        ),
+        verb => Reply::failure(1, format!("Unknown command verb {verb} (this is a stand-in for systemctl).")),
     })
 }
 
@@ -237,10 +181,9 @@ fn answer_unknown(request: &Request, unit: &str) -> Reply {
             stdout: "inactive\n".into(),
             ..Reply::default()
         },
-        "is-enabled" | "enable" | "disable" => Reply::failure(
-            1,
-            format!("Failed to get unit file state for {unit}.service: No such file or directory"),
-        ),
+        "is-enabled" | "enable" | "disable" => {
+            Reply::failure(1, format!("Failed to get unit file state for {unit}.service: No such file or directory"))
+        }
         "status" => Reply::failure(4, format!("Unit {unit}.service could not be found.")),
         "cat" => Reply::failure(1, format!("No files found for {unit}.service.")),
         "show" => {
@@ -251,22 +194,14 @@ fn answer_unknown(request: &Request, unit: &str) -> Reply {
                 ("SubState", "dead".into()),
                 ("UnitFileState", String::new()),
             ];
-            Reply {
-                stdout: select(&properties, request),
-                ..Reply::default()
-            }
+            Reply { stdout: select(&properties, request), ..Reply::default() }
         }
-        verb => Reply::failure(
-            5,
-            format!("Failed to {verb} {unit}.service: Unit {unit}.service not found."),
-        ),
+        verb => Reply::failure(5, format!("Failed to {verb} {unit}.service: Unit {unit}.service not found.")),
     }
 }
 
 fn wanted(unit: &str) -> PathBuf {
-    Path::new(UNIT_DIRECTORY)
-        .join("multi-user.target.wants")
-        .join(format!("{unit}.service"))
+    Path::new(UNIT_DIRECTORY).join("multi-user.target.wants").join(format!("{unit}.service"))
 }
 
 pub(crate) fn is_enabled(unit: &str) -> bool {
@@ -281,11 +216,8 @@ pub(crate) fn enable(unit: &str) -> Result<()> {
     }
     let directory = Path::new(UNIT_DIRECTORY).join("multi-user.target.wants");
     fs::create_dir_all(&directory).with_context(|| format!("making `{}`", directory.display()))?;
-    std::os::unix::fs::symlink(
-        Path::new(UNIT_DIRECTORY).join(format!("{unit}.service")),
-        &link,
-    )
-    .with_context(|| format!("linking `{}`", link.display()))
+    std::os::unix::fs::symlink(Path::new(UNIT_DIRECTORY).join(format!("{unit}.service")), &link)
+        .with_context(|| format!("linking `{}`", link.display()))
 }
 
 #[cfg(test)]
@@ -294,11 +226,8 @@ mod tests {
 
     #[test]
     fn takes_command_lines_apart() {
-        let request =
-            |text: &str| parse_request(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let show = request(
-            "show kubelet.service -p ActiveState,SubState --property=NRestarts --value --no-pager",
-        );
+        let request = |text: &str| parse_request(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let show = request("show kubelet.service -p ActiveState,SubState --property=NRestarts --value --no-pager");
         assert_eq!((show.verb.as_str(), show.value_only), ("show", true));
         assert_eq!(show.units, ["kubelet"]);
         assert_eq!(show.properties, ["ActiveState", "SubState", "NRestarts"]);
