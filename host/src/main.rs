@@ -1,2 +1,11 @@
 //! Parse, start logging, run, print one error, return the exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything is opened or started: this process may be a helper of another mortise.
+    if let Some(code) = mortise::plugin::run_as_helper() {
+        return code;
+    }
+    ExitCode::SUCCESS
+}
