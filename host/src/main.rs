@@ -12,6 +12,10 @@ use mortise::output::{Event, Format, Reporter};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Before anything is opened or started: this process may be a helper of another mortise.
+    if let Some(code) = mortise::plugin::run_as_helper() {
+        return code;
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(&error),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{At, ConfigError, Fault, shown};
 use super::reader::{Fields, Notes};
-use super::yaml::{self, Node};
-use super::{PluginSettings, TlsBootstrapBy, file};
+use super::yaml::Node;
+use super::{PluginSettings, TlsBootstrapBy};
 use crate::plugin::grants::Grants;
 
 /// The document, every rule checked.
@@ -78,7 +78,7 @@ fn read_plugin(mut plugin: Fields<'_>, notes: &mut Notes) -> Option<PluginSettin
     }
     let mut grants = Grants::default();
     if let Some(node) = plugin.node("grants", notes) {
-        match Grants::parse(&node.to_json().to_string()) {
+        match serde_json::from_value(node.to_json()) {
             Ok(parsed) => grants = parsed,
             Err(error) => {
                 notes.fault(node.place, &plugin.path_of("grants"), Fault::Grant(shown(&error.to_string())));
@@ -130,60 +130,26 @@ fn of_flag(flag: &PluginFlag) -> Result<PluginSettings, ConfigError> {
     Ok(PluginSettings { name, path: flag.path.clone(), digest: None, settings: serde_json::Map::new(), grants })
 }
 
-/// Folds `KIND=VALUE` and files into one set of grants: values of one kind add up.
+/// What all the flags allow together.
 fn grants_of_flags(flags: &[String]) -> Result<Grants, ConfigError> {
-    if flags.is_empty() {
-        return Ok(Grants::default());
-    }
-    let mut kinds = serde_json::Map::new();
-    let mut add = |kind: String, value: serde_json::Value| {
-        let list = kinds.entry(kind).or_insert_with(|| serde_json::Value::Array(Vec::new()));
-        if let serde_json::Value::Array(list) = list {
-            match value {
-                serde_json::Value::Array(more) => list.extend(more),
-                one => list.push(one),
-            }
-        }
-    };
-    let fail = |reason: String| ConfigError::Field {
-        at: At::Nowhere,
-        field: "--grant".to_owned(),
-        fault: Fault::Grant(shown(&reason)),
-    };
+    let mut grants = Grants::default();
     for flag in flags {
-        match flag.split_once('=') {
-            // A path may hold `=`; a kind holds neither slash nor dot.
-            Some((kind, value)) if kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
-                add(kind.to_owned(), value_of_flag(value).map_err(fail)?);
-            }
-            _ => {
-                let path = Path::new(flag);
-                let text = file::read_text(path, "the grants")?;
-                let documents = yaml::parse_documents(&text).map_err(|error| ConfigError::Syntax {
-                    at: At::File { path: path.to_owned(), place: error.place },
-                    reason: error.reason,
-                })?;
-                for document in documents {
-                    match document.to_json() {
-                        serde_json::Value::Object(object) => {
-                            object.into_iter().for_each(|(kind, value)| add(kind, value))
-                        }
-                        _ => return Err(fail(format!("`{}` holds no mapping of kinds", path.display()))),
-                    }
-                }
-            }
-        }
+        let more = Grants::parse_flag(flag).map_err(|error| ConfigError::Field {
+            at: At::Nowhere,
+            field: "--grant".to_owned(),
+            fault: Fault::Grant(shown(&chain(&error))),
+        })?;
+        grants.merge(more);
     }
-    Grants::parse(&serde_json::Value::Object(kinds).to_string()).map_err(|error| fail(error.to_string()))
+    Ok(grants)
 }
 
-/// `{…}` and `[…]` are YAML, anything else is a string.
-fn value_of_flag(value: &str) -> Result<serde_json::Value, String> {
-    if !value.starts_with(['{', '[']) {
-        return Ok(value.into());
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) if !error.to_string().ends_with(&cause.to_string()) => format!("{error}: {}", chain(cause)),
+        _ => error.to_string(),
     }
-    let documents = yaml::parse_documents(value).map_err(|error| error.reason)?;
-    Ok(documents.first().map_or(serde_json::Value::Null, Node::to_json))
 }
 
 fn check_name(name: &str) -> Result<(), &'static str> {

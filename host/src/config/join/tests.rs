@@ -373,7 +373,8 @@ fn single_rules_of_flags_have_their_own_codes() {
         (&["--tls-bootstrap-token", "x"], "token-malformed"),
         (&["--plugin", "a.wasm", "--plugin", "/b/a.wasm"], "config-plugin-name"),
         (&["--plugin", "a b.wasm"], "config-invalid-value"),
-        (&["--plugin", "a.wasm", "--grant", "/nonexistent"], "config-unreadable"),
+        (&["--plugin", "a.wasm", "--grant", "/nonexistent"], "config-grant"),
+        (&["--plugin", "a.wasm", "--grant", "facts=kernel,nonsense"], "config-grant"),
     ] {
         let words: Vec<&str> = good.iter().chain(more).copied().collect();
         let error = machine.settings(&words).expect_err(&format!("{more:?}"));
@@ -417,11 +418,12 @@ fn few_flags_may_stand_beside_a_file() {
         "--fail-fast",
         "--tls-bootstrap-by=kubelet",
         "--plugin=x.wasm",
-        "--grant=facts=pci",
+        "--grant=facts=kernel",
         "--output=json",
         "--v=3",
     ];
     let (settings, warnings) = beside(&allowed).unwrap();
+    assert_eq!(settings.plugins[0].grants.lines(), ["facts: [kernel]"]);
     assert!(!settings.dry_run);
     assert_eq!(settings.node.name, "Other");
     assert_eq!(settings.ignore.names, ["swap"]);
@@ -487,7 +489,7 @@ fn plugins_come_from_the_file_the_directory_and_the_flags_in_this_order() {
     let plugins = |by: &str, name: &str| {
         format!(
             "apiVersion: mortise.dev/v1alpha1\nkind: JoinPlugins\n{by}plugins:\n- name: {name}\n  path: /p/{name}.wasm\n  \
-             digest: {PIN}\n  settings: {{a: [1, {{b: yes}}]}}\n  grants: {{facts: [pci]}}\n"
+             digest: {PIN}\n  settings: {{a: [1, {{b: yes}}]}}\n  grants: {{facts: [kernel]}}\n"
         )
     };
     let join = machine.write("join.yaml", &format!("{JOIN}---\n{}", plugins("", "one")));
@@ -500,6 +502,7 @@ fn plugins_come_from_the_file_the_directory_and_the_flags_in_this_order() {
     assert_eq!(names, ["one", "two", "three", "four"]);
     assert_eq!(settings.tls_bootstrap_by, TlsBootstrapBy::Kubelet);
     assert_eq!(settings.plugins[0].path, Path::new("/p/one.wasm"));
+    assert_eq!(settings.plugins[0].grants.lines(), ["facts: [kernel]"]);
     assert_eq!(settings.plugins[0].digest.as_deref(), Some(PIN));
     assert_eq!(
         serde_json::Value::from(settings.plugins[0].settings.clone()),
