@@ -248,7 +248,8 @@ fn decoded(data: &str, field: &'static str) -> Result<Option<String>, Kubeconfig
     }
     // Go's decoder passes over line breaks.
     let compact: String = data.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(compact).map_err(|_| KubeconfigError::Base64(field))?;
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(compact).map_err(|_| KubeconfigError::Base64(field))?;
     String::from_utf8(bytes).map(Some).map_err(|_| KubeconfigError::Base64(field))
 }
 
@@ -273,11 +274,9 @@ fn bootstrap_conf(cluster: &TrustedCluster, credential: &BootstrapCredential, cl
             base64_of(certificate_pem),
             base64_of(key_pem.expose_secret())
         ),
-        FileSecret::Basic { username, password } => format!(
-            "    password: {}\n    username: {}\n",
-            scalar(password.expose_secret()),
-            scalar(username)
-        ),
+        FileSecret::Basic { username, password } => {
+            format!("    password: {}\n    username: {}\n", scalar(password.expose_secret()), scalar(username))
+        }
     };
     written(cluster, cluster_name, context, "", user, &fields).into()
 }

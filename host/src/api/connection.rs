@@ -66,7 +66,11 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -97,7 +101,11 @@ impl Pool {
     }
 
     /// Sends a request; the answer is complete unless it is a watch.
-    pub(super) async fn exchange(self: Arc<Self>, request: Request<Bytes>, limit: u64) -> Result<Response<Answer>, ApiError> {
+    pub(super) async fn exchange(
+        self: Arc<Self>,
+        request: Request<Bytes>,
+        limit: u64,
+    ) -> Result<Response<Answer>, ApiError> {
         let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         let (parts, sender) = self.timed(self.send(request)).await?;
         let (parts, body) = (parts.0, parts.1);
@@ -162,10 +170,11 @@ impl Pool {
     async fn connect(&self) -> Result<Sender, ApiError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let stream = self.dial().await?;
-            let stream = self.tls.connect(self.name.clone(), stream).await.map_err(|error| ApiError::Tls {
-                endpoint: self.target.to_string(),
-                problem: tls::problem(&error),
-            })?;
+            let stream = self
+                .tls
+                .connect(self.name.clone(), stream)
+                .await
+                .map_err(|error| ApiError::Tls { endpoint: self.target.to_string(), problem: tls::problem(&error) })?;
             handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&chain(&error)))
         });
         let (sender, connection) =

@@ -259,7 +259,9 @@ impl Diagnose for ApiError {
                      cluster"
                         .into()
                 }
-                TlsProblem::Validity(_) => "compare the clocks of this machine and of the cluster: `timedatectl`".into(),
+                TlsProblem::Validity(_) => {
+                    "compare the clocks of this machine and of the cluster: `timedatectl`".into()
+                }
                 TlsProblem::NotTls => format!("`{endpoint}` is another service; look at the port"),
                 TlsProblem::UnknownIssuer => {
                     "something between this machine and the API server may answer in its place; look at load balancers \

@@ -35,10 +35,20 @@ pub struct Proxy {
 #[derive(Debug, Clone)]
 enum Exception {
     Everything,
-    Network { address: IpAddr, prefix: u8 },
-    Address { address: IpAddr, port: Option<u16> },
+    Network {
+        address: IpAddr,
+        prefix: u8,
+    },
+    Address {
+        address: IpAddr,
+        port: Option<u16>,
+    },
     /// `suffix` begins with a dot; `itself` also matches the name without it.
-    Domain { suffix: String, itself: bool, port: Option<u16> },
+    Domain {
+        suffix: String,
+        itself: bool,
+        port: Option<u16>,
+    },
     /// A port that is no number: matches nothing.
     Nothing,
 }

@@ -10,8 +10,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::error::{ApiError, TlsProblem, quoted};
 use super::Trust;
+use super::error::{ApiError, TlsProblem, quoted};
 
 /// What a client presents.
 pub(super) struct ClientCertificate<'a> {
@@ -22,7 +22,8 @@ pub(super) struct ClientCertificate<'a> {
 /// The classic groups only: Go's servers prefer the hybrid one and would ask for a second hello to get it.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
+    provider.kx_groups =
+        vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
     provider
 }
 

@@ -131,7 +131,8 @@ async fn watch_once<K, T>(
 where
     K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone,
 {
-    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS).disable_bookmarks();
+    let params =
+        WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS).disable_bookmarks();
     let request = kube::core::Request::new(K::url_path(&(), None))
         .watch(&params, from)
         .map_err(|error| ApiError::malformed(&error.to_string()))?;

@@ -366,9 +366,11 @@ impl Diagnose for ClusterConfigurationError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unread { source, map, .. } => match source.status() {
-                Some(403) => "the token's group must be `system:bootstrappers:kubeadm:default-node-token`; create one with \
+                Some(403) => {
+                    "the token's group must be `system:bootstrappers:kubeadm:default-node-token`; create one with \
                               `kubeadm token create`"
-                    .into(),
+                        .into()
+                }
                 Some(404) => format!(
                     "`kubeadm init phase upload-config {}` on a control-plane node makes `{map}`",
                     if *map == "kubeadm-config" { "kubeadm" } else { "kubelet" }
@@ -382,7 +384,10 @@ impl Diagnose for ClusterConfigurationError {
             Self::Version { map: "kubeadm-config", .. } => {
                 "`kubeadm upgrade apply` on a control-plane node stores it in the current version".into()
             }
-            Self::NoKey { map, .. } | Self::Malformed { map, .. } | Self::Field { map, .. } | Self::Version { map, .. } => {
+            Self::NoKey { map, .. }
+            | Self::Malformed { map, .. }
+            | Self::Field { map, .. }
+            | Self::Version { map, .. } => {
                 format!("`kubectl -n kube-system get configmap {map} -o yaml` shows it")
             }
             Self::NoVersion { .. } => "`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into(),

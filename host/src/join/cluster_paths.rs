@@ -15,7 +15,19 @@ use crate::output::printable;
 const PATH_LIMIT_BYTES: usize = 4095;
 /// Trees of the operating system, of other people, and of the kernel.
 const SYSTEM_TREES: [&str; 14] = [
-    "/bin", "/boot", "/dev", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/sbin", "/sys", "/usr",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/root",
+    "/sbin",
+    "/sys",
+    "/usr",
     "/lost+found",
 ];
 /// Where distributions keep CA certificates, which may be read.
@@ -148,7 +160,8 @@ mod tests {
             assert!(refused.reason.contains(reason), "{path}: {refused}");
             assert!(!refused.to_string().contains('\u{1b}'));
         }
-        for path in ["/etc/kubernetes/pki", "/var/lib/kubelet/x", "/etc/kubelet.d/manifests", "/opt/pki", "/data/pki/"] {
+        for path in ["/etc/kubernetes/pki", "/var/lib/kubelet/x", "/etc/kubelet.d/manifests", "/opt/pki", "/data/pki/"]
+        {
             check("f", path, Use::Written, &node).unwrap();
         }
         check("f", "/etc/ssl/certs/ca.crt", Use::ReadCertificates, &node).unwrap();

@@ -46,10 +46,12 @@ pub async fn discover(cx: &JoinContext) -> Result<Access, DiscoveryError> {
     let identity = match (&credential, found.resumed) {
         (Some(credential), false) => identity_of(credential),
         // The token may be gone; the node's own certificate is what remains.
-        _ => tls_bootstrap::existing_identity(cx)
-            .map_err(|error| DiscoveryError::Identity(Box::new(error)))?
-            .ok_or(DiscoveryError::NoCredential)?
-            .client,
+        _ => {
+            tls_bootstrap::existing_identity(cx)
+                .map_err(|error| DiscoveryError::Identity(Box::new(error)))?
+                .ok_or(DiscoveryError::NoCredential)?
+                .client
+        }
     };
     let connection = Connection::new(found.server, &identity)?;
     Ok(Access { cluster: found.cluster, credential, connection })
@@ -152,7 +154,10 @@ impl Access {
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("cluster", &self.cluster).field("credential", &self.credential).finish_non_exhaustive()
+        f.debug_struct("Access")
+            .field("cluster", &self.cluster)
+            .field("credential", &self.credential)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,6 +184,7 @@ fn trusted_cluster(
     established_by: String,
 ) -> Result<TrustedCluster, DiscoveryError> {
     Certificate::parse_pem(ca_pem.as_bytes()).map_err(|error| DiscoveryError::Ca { reason: error.to_string() })?;
+    Server::check_url(&cluster.server).map_err(|source| DiscoveryError::Server { source })?;
     let tls_server_name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
     Ok(TrustedCluster { server: cluster.server.clone(), ca_pem, tls_server_name, established_by })
 }
@@ -209,7 +215,9 @@ pub enum DiscoveryError {
         endpoint: String,
     },
     /// Larger than any cluster-info.
-    #[error("the answer of `{endpoint}` is larger than {limit} bytes, so it is no ConfigMap `kube-public/cluster-info`")]
+    #[error(
+        "the answer of `{endpoint}` is larger than {limit} bytes, so it is no ConfigMap `kube-public/cluster-info`"
+    )]
     TooLarge {
         /// `host:port`.
         endpoint: String,
@@ -340,7 +348,11 @@ pub enum DiscoveryError {
 }
 
 fn blame(ca_is_pinned: &bool) -> &'static str {
-    if *ca_is_pinned { "its CA has a given pin, so the token's secret is wrong" } else { "the token's secret is wrong, or the data was changed" }
+    if *ca_is_pinned {
+        "its CA has a given pin, so the token's secret is wrong"
+    } else {
+        "the token's secret is wrong, or the data was changed"
+    }
 }
 
 fn list(pins: &[Pin]) -> String {
@@ -382,11 +394,15 @@ impl Diagnose for DiscoveryError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Unanswered { source, .. } | Self::Server { source } | Self::Credential { source } => {
-                return source.hint();
+            Self::Unanswered { source, .. } | Self::Credential { source } => return source.hint(),
+            Self::Server { .. } => {
+                "look at `server` and `certificate-authority-data` in ConfigMap `kube-public/cluster-info` or the \
+                 discovery file"
+                    .into()
             }
             Self::PublicAccessClosed { .. } => {
-                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`".into()
+                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`"
+                    .into()
             }
             Self::NoClusterInfo { endpoint } => format!(
                 "`{endpoint}` may be the API server of a cluster that kubeadm did not make, or `kubeadm init` is not done; a \
@@ -396,15 +412,22 @@ impl Diagnose for DiscoveryError {
                 format!("`curl -k https://{endpoint}/version` shows who answers there")
             }
             Self::NoSignature { .. } => format!("the token may have expired; create one with {NEW_TOKEN}"),
-            Self::BadSignature { .. } => format!("copy the whole join command again, or make a new one with {NEW_TOKEN}"),
+            Self::BadSignature { .. } => {
+                format!("copy the whole join command again, or make a new one with {NEW_TOKEN}")
+            }
             Self::PinMismatch { .. } => format!(
                 "compare with the line that {NEW_TOKEN} prints; if the pins found are not its, another cluster or an \
                  attacker answers"
             ),
-            Self::SignatureAlgorithm { .. } | Self::SignatureMalformed { .. } | Self::Kubeconfig { .. } | Self::Ca { .. } => {
+            Self::SignatureAlgorithm { .. }
+            | Self::SignatureMalformed { .. }
+            | Self::Kubeconfig { .. }
+            | Self::Ca { .. } => {
                 "`kubectl -n kube-public get configmap cluster-info -o yaml` on a control-plane node shows it".into()
             }
-            Self::Changed { .. } => "find out who answers between this machine and the API server before joining".into(),
+            Self::Changed { .. } => {
+                "find out who answers between this machine and the API server before joining".into()
+            }
             Self::FileWithoutCa { .. } | Self::FileInsecure { .. } => {
                 "add `certificate-authority-data` of the cluster, for example from `/etc/kubernetes/kubelet.conf` of \
                  another node"
@@ -416,7 +439,8 @@ impl Diagnose for DiscoveryError {
                     .into()
             }
             Self::NoCredential => {
-                "add `--tls-bootstrap-token`, or use a discovery file whose user has a token or a client certificate".into()
+                "add `--tls-bootstrap-token`, or use a discovery file whose user has a token or a client certificate"
+                    .into()
             }
             Self::Https { url } => format!("`curl -fo discovery.conf {url}`, then `--discovery-file discovery.conf`"),
             Self::FileRead { .. } | Self::File { .. } => return None,
@@ -449,3 +473,8 @@ impl DiscoveryError {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use jws::sign as sign_for_tests;
+#[cfg(test)]
+mod tests;

@@ -19,10 +19,7 @@ use crate::output::printable;
 /// Largest file that is read, in bytes.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
-pub(super) async fn discover(
-    path: &Path,
-    cx: &JoinContext,
-) -> Result<(Found, Option<FileCredential>), DiscoveryError> {
+pub(super) async fn discover(path: &Path, cx: &JoinContext) -> Result<(Found, Option<FileCredential>), DiscoveryError> {
     let step = cx.reporter.step(PHASE, "read the discovery file");
     let unusable = |source| DiscoveryError::File { path: path.to_owned(), source };
     let text = read(path)?;
@@ -84,7 +81,8 @@ async fn look(server: &Server, identity: &Identity, url: &str, cx: &JoinContext)
         })
         .await?;
     let Some(info) = info else {
-        let message = "ConfigMap `kube-public/cluster-info` may not be read; the server's certificate is right, so on it goes";
+        let message =
+            "ConfigMap `kube-public/cluster-info` may not be read; the server's certificate is right, so on it goes";
         cx.reporter.warn(Some(PHASE), message);
         return Ok(());
     };

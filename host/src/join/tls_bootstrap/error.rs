@@ -146,20 +146,26 @@ impl Diagnose for TlsBootstrapError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Create { source, .. } | Self::Adopt { source, .. } => match source.status() {
-                Some(401) => "the token may have expired; create one with `kubeadm token create`, then run again".into(),
+                Some(401) => {
+                    "the token may have expired; create one with `kubeadm token create`, then run again".into()
+                }
                 Some(403) => "the credential must be bound to ClusterRole `system:node-bootstrapper`".into(),
                 _ => return source.hint(),
             },
-            Self::NotOurs { csr, .. } => format!("look at it with `kubectl get csr {csr} -o yaml`; delete it and run again"),
-            Self::Denied { csr, .. } | Self::Failed { csr, .. } => format!(
-                "`kubectl describe csr {csr}` shows who decided; then `kubectl delete csr {csr}` and run again"
-            ),
+            Self::NotOurs { csr, .. } => {
+                format!("look at it with `kubectl get csr {csr} -o yaml`; delete it and run again")
+            }
+            Self::Denied { csr, .. } | Self::Failed { csr, .. } => {
+                format!("`kubectl describe csr {csr}` shows who decided; then `kubectl delete csr {csr}` and run again")
+            }
             Self::Deleted { .. } => "run again: the same key asks anew".into(),
             Self::TimedOut { csr, pending: true, .. } => format!("`kubectl certificate approve {csr}`, then run again"),
             Self::TimedOut { .. } => {
                 "the signer of kube-controller-manager may not run: `kubectl -n kube-system get pods`".into()
             }
-            Self::Issued { .. } => "compare the clocks, and `--cluster-signing-cert-file` of kube-controller-manager".into(),
+            Self::Issued { .. } => {
+                "compare the clocks, and `--cluster-signing-cert-file` of kube-controller-manager".into()
+            }
             Self::OtherNode { .. } => "use that name with `--node-name`, or `mortise reset` first".into(),
             Self::NodeTimedOut { name, .. } => {
                 format!("`kubectl describe node {name}` and `journalctl -u kubelet -n 50` show why")

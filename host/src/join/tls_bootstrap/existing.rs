@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{CURRENT_PEM, KUBELET_CONF, NODE_USER_PREFIX, NODES_GROUP, PAIR_LIMIT_BYTES, TlsBootstrapError, now_seconds};
+use super::{
+    CURRENT_PEM, KUBELET_CONF, NODE_USER_PREFIX, NODES_GROUP, PAIR_LIMIT_BYTES, TlsBootstrapError, now_seconds,
+};
 use crate::api::Identity;
 use crate::join::JoinContext;
 use crate::join::node_lookup::kubelet_node_name;

@@ -40,15 +40,16 @@ pub(super) async fn certificate(
 ) -> Result<Answered, TlsBootstrapError> {
     let deadline = Instant::now() + cx.settings.timeouts.tls_bootstrap;
     let csr_name = name_for(key);
-    let entry = cx.node.journal().intend(Effect::ApiObject {
-        kind: "CertificateSigningRequest".into(),
-        name: csr_name.clone(),
-    })?;
+    let entry = cx
+        .node
+        .journal()
+        .intend(Effect::ApiObject { kind: "CertificateSigningRequest".into(), name: csr_name.clone() })?;
     let request = create_or_adopt(key, node_name, &csr_name, access, cx).await?;
     cx.node.journal().complete(entry)?;
     let step = cx.reporter.step(PHASE, format!("wait for the certificate of `{csr_name}`"));
     let pem = wait_for(request, &csr_name, deadline, access, cx).await?;
-    let chain = verify(&pem, key, node_name).map_err(|reason| TlsBootstrapError::Issued { csr: csr_name.clone(), reason })?;
+    let chain =
+        verify(&pem, key, node_name).map_err(|reason| TlsBootstrapError::Issued { csr: csr_name.clone(), reason })?;
     step.done("issued");
     Ok(Answered { csr_name, chain })
 }
@@ -93,7 +94,9 @@ async fn create_or_adopt(
             Err(error) if error.status() == Some(409) => {
                 match get::<CertificateSigningRequest>(access.client(), None, csr_name).await {
                     Ok(stored) => Ok((stored, true)),
-                    Err(source) => Err(finding(source, |source| TlsBootstrapError::Adopt { csr: csr_name.into(), source })),
+                    Err(source) => {
+                        Err(finding(source, |source| TlsBootstrapError::Adopt { csr: csr_name.into(), source }))
+                    }
                 }
             }
             Err(source) => Err(finding(source, |source| TlsBootstrapError::Create { csr: csr_name.into(), source })),
@@ -110,10 +113,7 @@ async fn create_or_adopt(
     Ok(found)
 }
 
-fn finding(
-    source: ApiError,
-    error: impl FnOnce(ApiError) -> TlsBootstrapError,
-) -> Finding<TlsBootstrapError> {
+fn finding(source: ApiError, error: impl FnOnce(ApiError) -> TlsBootstrapError) -> Finding<TlsBootstrapError> {
     // Rights do not come by waiting, nor does a refused object become a good one.
     let passes = source.may_pass() && !matches!(source.status(), Some(400 | 401 | 403 | 422));
     if passes { Finding::MayPass(error(source)) } else { Finding::Final(error(source)) }

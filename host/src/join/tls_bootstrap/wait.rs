@@ -81,6 +81,7 @@ pub async fn wait_for_node(
 fn not_ready(node: &ApiNode) -> String {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
-    let message = ready.and_then(|condition| condition.message.as_deref()).unwrap_or("the kubelet has not reported yet");
+    let message =
+        ready.and_then(|condition| condition.message.as_deref()).unwrap_or("the kubelet has not reported yet");
     printable(&format!("not ready, {message}"))
 }
