@@ -40,9 +40,9 @@ pub const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
 /// Largest answer while the server is not yet trusted, in bytes. A cluster-info with ten CAs has 30 KiB.
 pub const UNVERIFIED_ANSWER_LIMIT_BYTES: u64 = 1 << 20;
 /// A connection, TLS included, is made within this time.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 4 });
 /// An answer is complete within this time, as in kubeadm.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 10 });
 
 /// A byte stream to an API server.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -136,6 +136,15 @@ impl Server {
         let target = Target::parse(url)?;
         let pool = Pool::new(dialer.clone(), target.clone(), &trust, None)?;
         Ok(Self { dialer, target, trust, pool: Arc::new(pool) })
+    }
+
+    /// Whether a URL is one that a server can be made from.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Url`].
+    pub fn check_url(url: &str) -> Result<(), ApiError> {
+        Target::parse(url).map(drop)
     }
 
     /// Whether a URL leads to the same host and port.

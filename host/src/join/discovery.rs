@@ -193,6 +193,7 @@ fn trusted_cluster(
     established_by: String,
 ) -> Result<TrustedCluster, DiscoveryError> {
     Certificate::parse_pem(ca_pem.as_bytes()).map_err(|error| DiscoveryError::Ca { reason: error.to_string() })?;
+    Server::check_url(&cluster.server).map_err(|source| DiscoveryError::Server { source })?;
     let tls_server_name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
     Ok(TrustedCluster { server: cluster.server.clone(), ca_pem, tls_server_name, established_by })
 }
@@ -406,8 +407,11 @@ impl Diagnose for DiscoveryError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Unanswered { source, .. } | Self::Server { source } | Self::Credential { source } => {
-                return source.hint();
+            Self::Unanswered { source, .. } | Self::Credential { source } => return source.hint(),
+            Self::Server { .. } => {
+                "look at `server` and `certificate-authority-data` in ConfigMap `kube-public/cluster-info` or the \
+                 discovery file"
+                    .into()
             }
             Self::PublicAccessClosed { .. } => {
                 "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`"
@@ -484,3 +488,8 @@ impl DiscoveryError {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use jws::sign as sign_for_tests;
+#[cfg(test)]
+mod tests;

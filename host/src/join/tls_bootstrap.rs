@@ -137,3 +137,6 @@ fn civil(seconds: i64) -> (i64, i64, i64, i64, i64, i64) {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day, rest / 3_600, rest % 3_600 / 60, rest % 60)
 }
+
+#[cfg(test)]
+mod tests;

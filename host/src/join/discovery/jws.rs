@@ -16,7 +16,7 @@ use crate::token::BootstrapToken;
 const ALGORITHM_LIMIT_CHARS: usize = 32;
 
 /// The detached signature of a payload.
-pub(super) fn sign(payload: &str, token: &BootstrapToken) -> String {
+pub(crate) fn sign(payload: &str, token: &BootstrapToken) -> String {
     let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{}"}}"#, token.id()));
     let signing_input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
