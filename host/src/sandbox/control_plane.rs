@@ -102,6 +102,12 @@ impl TokenOptions {
     }
 }
 
+/// A bootstrap token that nobody knows yet.
+pub fn random_token() -> BootstrapToken {
+    let text = format!("{}.{}", store::random_name(6), store::random_name(16));
+    text.parse().expect("the alphabet is part of `[a-z0-9]`")
+}
+
 /// What kind of cluster it is.
 #[derive(Debug, Clone)]
 pub struct ControlPlaneOptions {

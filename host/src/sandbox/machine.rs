@@ -52,6 +52,15 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
+    /// Where a runtime of this name listens by default.
+    pub fn runtime_socket(&self) -> &'static str {
+        match self.runtime.as_str() {
+            "cri-o" => "unix:///var/run/crio/crio.sock",
+            "docker" => "unix:///var/run/cri-dockerd.sock",
+            _ => "unix:///var/run/containerd/containerd.sock",
+        }
+    }
+
     /// Asks the facts; what they do not tell is that of a small machine.
     pub async fn ask(facts: &dyn FactSource) -> Self {
         let mut spec = Self {

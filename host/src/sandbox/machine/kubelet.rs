@@ -163,13 +163,9 @@ impl<'a> Kubelet<'a> {
             return Err("the container runtime endpoint address was not specified or empty".into());
         }
         let Some(path) = endpoint.strip_prefix("unix://") else { return refused("the endpoint is no unix socket") };
-        let socket = match self.shared.spec.runtime.as_str() {
-            "containerd" => "/run/containerd/containerd.sock",
-            "cri-o" => "/run/crio/crio.sock",
-            "docker" => "/run/cri-dockerd.sock",
-            _ => return Ok(()),
-        };
-        if path.strip_prefix("/var").unwrap_or(path) == socket {
+        let listening = self.shared.spec.runtime_socket().trim_start_matches("unix://");
+        let real = |path: &str| path.strip_prefix("/var").unwrap_or(path).to_owned();
+        if real(path) == real(listening) {
             return Ok(());
         }
         refused(&format!("connection error: dial unix {path}: connect: no such file or directory"))
