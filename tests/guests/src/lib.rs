@@ -20,9 +20,32 @@ struct Guest;
 
 /// Ids, in the order they are listed. `joined` and `cluster` run in their stages, all others in stage `node`.
 const CHECKS: &[&str] = &[
-    "passes", "finds", "skips", "unable", "loops", "sleeps", "traps", "panics", "grows", "recurses", "facts", "files",
-    "commands", "ignores-denial", "oversized", "many-findings", "floods-log", "floods-stderr", "hidden", "context",
-    "environment", "cluster", "joined", "asks-forever", "network", "writes-terminal",
+    "passes",
+    "finds",
+    "skips",
+    "unable",
+    "loops",
+    "sleeps",
+    "traps",
+    "panics",
+    "grows",
+    "recurses",
+    "facts",
+    "files",
+    "commands",
+    "ignores-denial",
+    "oversized",
+    "many-findings",
+    "floods-log",
+    "floods-stderr",
+    "hidden",
+    "context",
+    "environment",
+    "cluster",
+    "joined",
+    "asks-forever",
+    "network",
+    "writes-terminal",
 ];
 
 impl Check for Guest {
