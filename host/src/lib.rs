@@ -29,3 +29,4 @@ pub mod result;
 pub mod sandbox;
 pub mod token;
 pub mod verify;
+pub mod yaml;
