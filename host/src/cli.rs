@@ -1,6 +1,6 @@
 //! Flags, help, names of environment variables; no behaviour.
 //!
-//! The flags of `join` are kubeadm's by name and meaning; they are one table ([`join`]), from which `join`, every
+//! The flags of `join` are kubeadm's by name and meaning; they are one table in module `join`, from which `join`, every
 //! `join phase …` and `preflight` take theirs.
 
 use std::collections::BTreeSet;

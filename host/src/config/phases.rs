@@ -34,7 +34,7 @@ impl PhaseName {
 pub enum Command {
     /// `mortise join phase <id>` (a slash becomes a space).
     Alone {
-        /// See [`Flags`].
+        /// Groups of flags, a letter each: see the type `Flags` of this module.
         flags: &'static str,
         /// Whether an endpoint may be given.
         endpoint: bool,
