@@ -12,6 +12,9 @@ use std::sync::Arc;
 pub mod cluster_configuration;
 pub mod cluster_paths;
 pub mod discovery;
+pub mod kubelet_config;
+pub mod kubelet_start;
+pub mod kubelet_wait;
 pub mod node_lookup;
 pub mod tls_bootstrap;
 
