@@ -91,6 +91,7 @@ fn pending_key(cx: &JoinContext) -> Result<ClientKey, TlsBootstrapError> {
         return Ok(key);
     }
     let key = ClientKey::generate()?;
+    super::kubelet_start::claim_directory(&cx.node)?;
     cx.node.ensure_dir(Path::new(PKI_DIR), 0o755)?;
     // What cannot be used is replaced by a file of the right mode.
     cx.node.remove(path)?;

@@ -95,7 +95,8 @@ fn open_intents_are_settled_by_what_is_on_the_disk() {
     }
     let journal = open(root.path());
     assert!(journal.earlier().effects.iter().all(|recorded| recorded.state == State::Intended));
-    let settled: Vec<_> = journal.record().effects.into_iter().map(|recorded| (recorded.effect, recorded.state)).collect();
+    let settled: Vec<_> =
+        journal.record().effects.into_iter().map(|recorded| (recorded.effect, recorded.state)).collect();
     assert_eq!(settled, effects);
     drop(journal);
     // Settled once: a third run finds nothing more to write than its own beginning.
