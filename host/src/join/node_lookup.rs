@@ -25,10 +25,12 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const MACHINE_ID_LIMIT_BYTES: u64 = 256;
 
 /// The name that the kubelet will register: the last `hostname-override` of its arguments, else `nodeRegistration.name`.
-pub fn kubelet_node_name(settings: &JoinSettings) -> &str {
-    let arguments = settings.node.kubelet_extra_args.iter().rev();
-    let last = arguments.filter(|argument| argument.name == "hostname-override").map(|argument| argument.value.trim());
-    last.filter(|value| !value.is_empty()).next().unwrap_or(&settings.node.name)
+///
+/// Trimmed and lower-cased, as the kubelet does.
+pub fn kubelet_node_name(settings: &JoinSettings) -> String {
+    let last = settings.node.kubelet_extra_args.iter().rev().find(|argument| argument.name == "hostname-override");
+    let name = last.map(|argument| argument.value.trim()).filter(|value| !value.is_empty());
+    name.unwrap_or(&settings.node.name).trim().to_lowercase()
 }
 
 /// Refuses the name of a Ready Node that is not this machine.
@@ -41,7 +43,7 @@ pub async fn ensure_name_is_free(
     _cluster: &ClusterConfiguration,
     cx: &JoinContext,
 ) -> Result<(), NodeLookupError> {
-    let name = kubelet_node_name(&cx.settings);
+    let name = &*kubelet_node_name(&cx.settings);
     let step = cx.reporter.step(PHASE, format!("look up Node `{name}`"));
     let what = format!("Node `{name}`");
     let patience = Patience {

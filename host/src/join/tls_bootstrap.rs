@@ -51,7 +51,7 @@ pub async fn by_host(
     _cluster: &ClusterConfiguration,
     cx: &JoinContext,
 ) -> Result<NodeIdentity, TlsBootstrapError> {
-    let name = kubelet_node_name(&cx.settings);
+    let name = &*kubelet_node_name(&cx.settings);
     if let Some(existing) = existing_identity(cx)? {
         let step = cx.reporter.step(PHASE, "get the kubelet's client certificate");
         step.unchanged(format!("`{KUBELET_CONF}` has a valid one for `{}`", existing.user));
@@ -59,22 +59,18 @@ pub async fn by_host(
         return Ok(NodeIdentity { node_name: name.to_owned(), csr_name: None });
     }
     discovery::remember(&access.cluster, &cx.node)?;
-    let (pair, csr_name) = match existing::pair_in_place(name, cx)? {
-        // A crash after the link and before kubelet.conf.
-        Some(pair) => (pair, None),
-        None => {
-            let key = pending_key(cx)?;
-            let answered = request::certificate(&key, name, access, cx).await?;
-            let leaf = answered.chain.first().expect("a verified chain has a leaf");
-            let pair = (pair_path(leaf), pair_content(&answered.chain, &key));
-            (Some(pair), Some(answered.csr_name))
-        }
+    // A pair without kubelet.conf was left by a crash between the two.
+    let csr_name = if existing::pair_is_in_place(name, &cx.node)? {
+        None
+    } else {
+        let key = pending_key(cx)?;
+        let answered = request::certificate(&key, name, access, cx).await?;
+        let path = pair_path(answered.chain.first().expect("a verified chain has a leaf"));
+        cx.node.ensure_file(&path, pair_content(&answered.chain, &key).as_bytes(), 0o600)?;
+        cx.node.ensure_symlink(Path::new(CURRENT_PEM), &path)?;
+        Some(answered.csr_name)
     };
     let step = cx.reporter.step(PHASE, "write the kubelet's credentials");
-    if let Some((path, content)) = pair {
-        cx.node.ensure_file(&path, content.as_bytes(), 0o600)?;
-        cx.node.ensure_symlink(Path::new(CURRENT_PEM), &path)?;
-    }
     cx.node.ensure_file(Path::new(KUBELET_CONF), kubelet_conf(&access.cluster, CURRENT_PEM).as_bytes(), 0o600)?;
     cx.node.remove(Path::new(PENDING_KEY))?;
     step.done(format!("`{KUBELET_CONF}`"));

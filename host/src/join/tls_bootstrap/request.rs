@@ -1,6 +1,10 @@
 //! The certificate request: made or adopted, waited for, and its certificate checked.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
@@ -13,13 +17,15 @@ use crate::api::watch::{self, Sight};
 use crate::api::{ApiError, create, get};
 use crate::join::{Access, JoinContext};
 use crate::journal::Effect;
-use crate::output::printable;
+use crate::output::{Reporter, printable};
 use crate::pki::{Certificate, ClientKey, Pin, spki_of_request};
 
 /// The signer of kubelet client certificates.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What the kubelet asks for with a P-256 key.
 const USAGES: [&str; 2] = ["digital signature", "client auth"];
+/// An undecided request is not worth a word for so long.
+const QUIET: Duration = Duration::from_secs(2);
 /// Hex digits of the key's hash in the request's name.
 const NAME_DIGITS: usize = 20;
 
@@ -159,6 +165,7 @@ fn state(request: &CertificateSigningRequest) -> State {
     }
 }
 
+/// Looks at the request until it is decided. What is seen is told when it lasts, since most clusters approve at once.
 async fn wait_for(
     request: CertificateSigningRequest,
     csr_name: &str,
@@ -166,57 +173,87 @@ async fn wait_for(
     access: &Access,
     cx: &JoinContext,
 ) -> Result<Vec<u8>, TlsBootstrapError> {
-    let csr = csr_name.to_owned();
+    let seen =
+        Seen { csr_name, deadline, reporter: &cx.reporter, talks: AtomicBool::new(false), last: Mutex::default() };
     let uid = request.metadata.uid.clone();
-    let mut last = State::Pending;
-    // Not told at once: a cluster that approves by itself does so within the first look.
-    let mut told = String::new();
-    let mut looks = 0;
-    let mut tell = |what: String| {
-        if what != told {
-            cx.reporter.waiting(PHASE, &what, deadline.saturating_duration_since(Instant::now()));
-            told = what;
+    let judge = |sight: Sight<CertificateSigningRequest>| {
+        let csr = csr_name.to_owned();
+        let state = match sight {
+            Sight::Object(object) if object.metadata.uid == uid => state(&object),
+            Sight::Object(_) | Sight::Gone => return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr })),
+            Sight::Trouble(error) => {
+                seen.note(seen.pending(), Some(format!("`{csr_name}` cannot be seen: {error}")));
+                return ControlFlow::Continue(());
+            }
+        };
+        match state {
+            State::Issued(pem) => return ControlFlow::Break(Ok(pem)),
+            State::Denied { reason, message } => {
+                return ControlFlow::Break(Err(TlsBootstrapError::Denied { csr, reason, message }));
+            }
+            State::Failed { reason, message } => {
+                return ControlFlow::Break(Err(TlsBootstrapError::Failed { csr, reason, message }));
+            }
+            State::Approved => seen.note(false, None),
+            State::Pending => seen.note(true, None),
+        }
+        ControlFlow::Continue(())
+    };
+    let mut waiting = pin!(watch::until(access.client(), csr_name, Some(request), deadline, judge));
+    let outcome = match tokio::time::timeout(QUIET, &mut waiting).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            seen.talk();
+            waiting.await
         }
     };
-    let pending = format!("`{csr_name}` is pending; `kubectl certificate approve {csr_name}` approves it");
-    let outcome = {
-        let judge = |sight: Sight<CertificateSigningRequest>| {
-            looks += 1;
-            match sight {
-                Sight::Gone => return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr: csr.clone() })),
-                Sight::Trouble(error) => tell(format!("`{csr_name}` cannot be seen: {error}")),
-                Sight::Object(object) if object.metadata.uid != uid => {
-                    return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr: csr.clone() }));
-                }
-                Sight::Object(object) => {
-                    last = state(&object);
-                    match last.clone() {
-                        State::Issued(pem) => return ControlFlow::Break(Ok(pem)),
-                        State::Denied { reason, message } => {
-                            let csr = csr.clone();
-                            return ControlFlow::Break(Err(TlsBootstrapError::Denied { csr, reason, message }));
-                        }
-                        State::Failed { reason, message } => {
-                            let csr = csr.clone();
-                            return ControlFlow::Break(Err(TlsBootstrapError::Failed { csr, reason, message }));
-                        }
-                        State::Approved => tell(format!("`{csr_name}` is approved and waits for its signer")),
-                        State::Pending => tell(pending.clone()),
-                    }
-                }
-            }
-            ControlFlow::Continue(())
-        };
-        watch::until(access.client(), csr_name, Some(request), deadline, judge).await
-    };
     outcome.unwrap_or_else(|watch::TimedOut| {
-        let (last, pending) = match last {
-            State::Approved => ("approved, not signed".to_owned(), false),
-            _ => ("pending, not approved".to_owned(), true),
-        };
+        let pending = seen.pending();
+        let last = if pending { "pending, not approved" } else { "approved, not signed" }.to_owned();
         let seconds = cx.settings.timeouts.tls_bootstrap.as_secs();
         Err(TlsBootstrapError::TimedOut { csr: csr_name.to_owned(), seconds, last, pending })
     })
+}
+
+/// The last thing seen of an undecided request, and whether to tell it yet.
+struct Seen<'a> {
+    csr_name: &'a str,
+    deadline: Instant,
+    reporter: &'a Reporter,
+    talks: AtomicBool,
+    /// Whether it is pending (else approved), and what keeps it from being seen.
+    last: Mutex<(bool, Option<String>)>,
+}
+
+impl Seen<'_> {
+    fn pending(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn note(&self, pending: bool, trouble: Option<String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *last != (pending, trouble.clone());
+        *last = (pending, trouble);
+        drop(last);
+        if changed && self.talks.load(Ordering::Relaxed) {
+            self.tell();
+        }
+    }
+
+    fn talk(&self) {
+        self.talks.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let csr = self.csr_name;
+        let what = match &*self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            (_, Some(trouble)) => trouble.clone(),
+            (true, None) => format!("`{csr}` is pending; `kubectl certificate approve {csr}` approves it"),
+            (false, None) => format!("`{csr}` is approved and waits for its signer"),
+        };
+        self.reporter.waiting(PHASE, what, self.deadline.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// Checks that the certificate is the one asked for. Its issuer is not checked: a cluster may sign its clients with
