@@ -26,6 +26,8 @@ pub use wait::{Registered, wait_for_node};
 
 /// Phase id of what is told.
 const PHASE: &str = "tls-bootstrap";
+/// The kubelet's directory; kubeadm makes it with mode 0700 where it is missing.
+const KUBELET_DIR: &str = "/var/lib/kubelet";
 /// The kubelet's certificate directory.
 const PKI_DIR: &str = "/var/lib/kubelet/pki";
 /// The kubelet's own name for a key whose request is pending.
@@ -87,6 +89,7 @@ fn pending_key(cx: &JoinContext) -> Result<ClientKey, TlsBootstrapError> {
         return Ok(key);
     }
     let key = ClientKey::generate()?;
+    cx.node.ensure_dir(Path::new(KUBELET_DIR), 0o700)?;
     cx.node.ensure_dir(Path::new(PKI_DIR), 0o755)?;
     // What cannot be used is replaced by a file of the right mode.
     cx.node.remove(path)?;

@@ -173,6 +173,7 @@ async fn a_whole_worker_join_makes_two_handshakes_and_seven_requests() {
     assert!(!exists(&directory, PENDING_KEY));
     for (path, mode) in [
         ("etc/kubernetes/kubelet.conf", 0o600),
+        ("var/lib/kubelet", 0o700),
         ("var/lib/kubelet/pki", 0o755),
         ("var/lib/kubelet/pki/kubelet-client-2024-02-29-00-00-00.pem", 0o600),
     ] {
@@ -552,4 +553,49 @@ fn dates_are_those_of_the_calendar() {
     assert_eq!(civil(0), (1970, 1, 1, 0, 0, 0));
     assert_eq!(civil(1_709_208_000), (2024, 2, 29, 12, 0, 0));
     assert_eq!(civil(4_102_444_799), (2099, 12, 31, 23, 59, 59));
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: MORTISE_TEST_JOIN='host:port token pin', as `mortise-cluster join-line` prints them"]
+async fn a_real_api_server_sees_two_connections_and_issues_a_certificate() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crate::api::{Dialer, Stream};
+    use crate::config::{Discovery, Endpoint, TokenDiscovery};
+
+    let line = std::env::var("MORTISE_TEST_JOIN").unwrap();
+    let [place, token, pin] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("three words are needed") };
+    let (host, port) = place.rsplit_once(':').unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let dialer = Dialer::Pipe(Arc::new(move |host, port| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect((host, port)).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }));
+    let token: crate::token::BootstrapToken = token.parse().unwrap();
+    let discovery = Discovery::Token(TokenDiscovery {
+        token: token.clone(),
+        endpoints: vec![Endpoint { host: host.into(), port: port.parse().unwrap() }],
+        pins: vec![pin.parse().unwrap()],
+        unsafe_skip_ca_verification: false,
+    });
+    let (directory, cx) = test_context(&dialer, discovery);
+    let cx = cx.with(|settings| {
+        settings.tls_bootstrap_token = Some(token);
+        settings.node.name = "mortise-test-node".into();
+    });
+    let access = discovery::discover(&cx).await.unwrap();
+    let cluster = cluster_configuration::fetch(&access, &cx).await.unwrap();
+    node_lookup::ensure_name_is_free(&access, &cluster, &cx).await.unwrap();
+    let identity = by_host(&access, &cluster, &cx).await.unwrap();
+    assert!(identity.csr_name.is_some());
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
+    println!("{}", serde_json::to_string_pretty(&cluster.kubelet).unwrap());
+    println!("{}", read(&directory, KUBELET_CONF));
+    // As the node: it does not exist, and the node may ask for it.
+    let waited = wait_for_node(&access, Registered::Exists, Duration::from_millis(500), &cx).await.unwrap_err();
+    assert!(waited.to_string().ends_with("last seen: it does not exist"), "{waited}");
 }
