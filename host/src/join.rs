@@ -1,5 +1,7 @@
 //! The ordered list of phases, what passes between them, and the loop that runs it.
 
+pub mod phases;
+
 use crate::config::JoinSettings;
 use crate::node::Node;
 use crate::output::Reporter;

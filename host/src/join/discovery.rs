@@ -38,6 +38,7 @@ pub async fn discover(cx: &JoinContext) -> Result<Access, DiscoveryError> {
         Discovery::Token(settings) => (token::discover(settings, cx).await?, None),
         Discovery::File { path } => file::discover(path, cx).await?,
         Discovery::Https { url } => return Err(DiscoveryError::Https { url: url.clone() }),
+        Discovery::Recorded => (recorded(cx)?, None),
     };
     let credential = match &cx.settings.tls_bootstrap_token {
         Some(token) => Some(BootstrapCredential::Token(token.clone())),
@@ -76,6 +77,14 @@ fn recall(node: &Node) -> Result<Option<TrustedCluster>, NodeError> {
     }
     let content = node.read(path, CLUSTER_FILE_LIMIT_BYTES)?;
     Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+}
+
+/// The cluster of an earlier discovery, for a phase run alone.
+fn recorded(cx: &JoinContext) -> Result<Found, DiscoveryError> {
+    let cluster = recall(&cx.node)?.ok_or(DiscoveryError::NoRecord)?;
+    let server = Server::new(cx.dialer.clone(), &cluster.server, cluster.trust())
+        .map_err(|source| DiscoveryError::Server { source })?;
+    Ok(Found { cluster, server, resumed: cx.settings.tls_bootstrap_token.is_none() })
 }
 
 fn identity_of(credential: &BootstrapCredential) -> Identity {
@@ -339,6 +348,9 @@ pub enum DiscoveryError {
     /// Nobody to ask as.
     #[error("there is no credential for TLS bootstrap")]
     NoCredential,
+    /// A phase alone, without discovery before it.
+    #[error("no discovery flag was given, and no earlier discovery left `{CLUSTER_FILE}`")]
+    NoRecord,
     /// A discovery file behind a URL.
     #[error("the discovery file is a URL, `{url}`: only files of this machine are read")]
     Https {
@@ -393,6 +405,7 @@ impl Diagnose for DiscoveryError {
             Self::FileInsecure { .. } => "discovery-file-insecure",
             Self::NeedsPlugin { .. } => "discovery-file-needs-plugin",
             Self::NoCredential => "discovery-no-credential",
+            Self::NoRecord => "discovery-no-record",
             Self::Https { .. } => "discovery-https-not-built",
             Self::Identity(error) => error.code(),
             Self::Node(error) => error.code(),
@@ -445,6 +458,7 @@ impl Diagnose for DiscoveryError {
                  `--tls-bootstrap-token`"
                     .into()
             }
+            Self::NoRecord => "give the flags of `mortise join`, or run `mortise join phase discovery` first".into(),
             Self::NoCredential => {
                 "add `--tls-bootstrap-token`, or use a discovery file whose user has a token or a client certificate"
                     .into()
@@ -467,7 +481,8 @@ impl Diagnose for DiscoveryError {
             | Self::FileWithoutCa { .. }
             | Self::FileInsecure { .. }
             | Self::NeedsPlugin { .. }
-            | Self::NoCredential => ExitCode::Usage,
+            | Self::NoCredential
+            | Self::NoRecord => ExitCode::Usage,
             _ => ExitCode::Failed,
         }
     }
