@@ -8,6 +8,7 @@ use serde::Serialize;
 
 mod bindings;
 mod broker;
+pub mod commands;
 mod compiler;
 mod confine;
 mod convert;

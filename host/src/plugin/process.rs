@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::confine::HelperUid;
-use super::{compiler, runner};
+use super::{commands, compiler, runner};
 
 /// First of the uids that helpers take when the host is root. systemd keeps 60706 to 61183 unused.
 const FIRST_UID: u32 = 60_800;
@@ -25,15 +25,18 @@ pub(super) enum Role {
     Runner,
     /// Compiles one component.
     Compiler,
+    /// Runs one command of a grant; keeps the host's identity, which the command does not get.
+    Command,
 }
 
 impl Role {
-    const ALL: [Self; 2] = [Self::Runner, Self::Compiler];
+    const ALL: [Self; 3] = [Self::Runner, Self::Compiler, Self::Command];
 
     fn word(self) -> &'static str {
         match self {
             Self::Runner => "__runner",
             Self::Compiler => "__compiler",
+            Self::Command => "__command",
         }
     }
 }
@@ -72,13 +75,14 @@ impl Launcher {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
+            // The one that runs a command must outlive its socket, to end what it started.
+            .kill_on_drop(role != Role::Command)
             .spawn()?;
         Ok(Helper { socket: UnixStream::from_std(ours)?, child })
     }
 }
 
-/// A running helper. Dropped, it is killed.
+/// A running helper. Dropped, it is killed, or ends because its socket closes.
 pub(super) struct Helper {
     pub(super) socket: UnixStream,
     pub(super) child: Child,
@@ -122,5 +126,6 @@ pub fn run_as_helper() -> Option<ExitCode> {
     Some(match role {
         Role::Runner => runner::main(uid),
         Role::Compiler => compiler::main(uid),
+        Role::Command => commands::main(),
     })
 }
