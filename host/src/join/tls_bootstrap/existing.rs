@@ -92,8 +92,12 @@ fn cluster_of(kubeconfig: &Kubeconfig, node: &Node) -> Result<Option<TrustedClus
     }))
 }
 
-/// Whether the kubelet's pair is in place and valid for this node, so that at most kubelet.conf is missing.
-pub(super) fn pair_is_in_place(name: &str, node: &Node) -> Result<bool, NodeError> {
+/// Whether the kubelet's own pair of certificate and key is in place and valid for this node.
+///
+/// # Errors
+///
+/// [`NodeError::File`] for files that cannot be read.
+pub fn has_certificate_for(name: &str, node: &Node) -> Result<bool, NodeError> {
     let Some(content) = text(Path::new(CURRENT_PEM), node)? else { return Ok(false) };
     let chain = valid_chain(&content, &SecretString::from(content.as_str()));
     Ok(chain.is_some_and(|chain| {

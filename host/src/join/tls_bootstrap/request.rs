@@ -16,10 +16,14 @@ use crate::api::retry::{Finding, Patience};
 use crate::api::watch::{self, Sight};
 use crate::api::{ApiError, create, get};
 use crate::join::{Access, JoinContext};
-use crate::journal::Effect;
+use crate::journal::{self, Effect, Recorded};
 use crate::output::{Reporter, printable};
 use crate::pki::{Certificate, ClientKey, Pin, spki_of_request};
 
+/// Where requests are.
+pub(super) const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// API kind of a request.
+const KIND: &str = "CertificateSigningRequest";
 /// The signer of kubelet client certificates.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What the kubelet asks for with a P-256 key.
@@ -46,12 +50,16 @@ pub(super) async fn certificate(
 ) -> Result<Answered, TlsBootstrapError> {
     let deadline = Instant::now() + cx.settings.timeouts.tls_bootstrap;
     let csr_name = name_for(key);
-    let entry = cx
-        .node
-        .journal()
-        .intend(Effect::ApiObject { kind: "CertificateSigningRequest".into(), name: csr_name.clone() })?;
+    let our_journal = cx.node.journal();
+    let effect = Effect::ApiObject { kind: KIND.into(), name: csr_name.clone() };
+    let made = |recorded: &Recorded| recorded.state == journal::State::Done && recorded.effect == effect;
+    // An earlier run's request is recorded once.
+    let entry =
+        if our_journal.record().effects.iter().any(made) { None } else { Some(our_journal.intend(effect.clone())?) };
     let request = create_or_adopt(key, node_name, &csr_name, access, cx).await?;
-    cx.node.journal().complete(entry)?;
+    if let Some(entry) = entry {
+        our_journal.complete(entry)?;
+    }
     let step = cx.reporter.step(PHASE, format!("wait for the certificate of `{csr_name}`"));
     let pem = wait_for(request, &csr_name, deadline, access, cx).await?;
     let chain =
