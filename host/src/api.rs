@@ -1,11 +1,48 @@
-//! API clients: one connection pool a level of trust, one client an identity.
+//! API clients: one pool of connections a level of trust, one client an identity.
+//!
+//! A [`Server`] is an API server together with how far its identity is checked. Clients made from one server share its
+//! connections whatever bearer token or password they send, so that a whole worker join needs two TLS handshakes: one
+//! before trust, one after. A client certificate is part of a connection and therefore gets a pool of its own.
+//!
+//! Three things differ from what `kube` would do by itself: nothing is retried inside (callers have deadlines and tell
+//! what they see), an answer is read only up to a limit, and TLS offers no hybrid key exchange (Go's servers would ask
+//! for a second round trip to use it). Connections speak HTTP/1.1 and are used again as soon as an answer has been read
+//! to its end; see [`connection`].
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
+use http_body_util::BodyExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use connection::{Pool, Target};
+pub use error::{ApiError, TlsProblem};
+
+mod connection;
+mod error;
+pub mod proxy;
+pub mod retry;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod tls;
+pub mod watch;
+
+/// Largest answer that is read, in bytes. The largest thing a worker reads is a ConfigMap, which etcd limits to 1.5 MiB.
+pub const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
+/// Largest answer while the server is not yet trusted, in bytes. A cluster-info with ten CAs has 30 KiB.
+pub const UNVERIFIED_ANSWER_LIMIT_BYTES: u64 = 1 << 20;
+/// A connection, TLS included, is made within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 4 });
+/// An answer is complete within this time, as in kubeadm.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 10 });
 
 /// A byte stream to an API server.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,3 +68,212 @@ impl fmt::Debug for Dialer {
         })
     }
 }
+
+/// How far a server's identity is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Not at all: whatever is read must be proved by other means, and no credential may be sent.
+    Unverified,
+    /// By its certificate.
+    Ca {
+        /// CA certificates, PEM.
+        pem: String,
+        /// Name the certificate is checked against instead of the URL's host.
+        server_name: Option<String>,
+    },
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub enum Identity {
+    /// User `system:anonymous`.
+    Anonymous,
+    /// A bearer token.
+    Bearer(SecretString),
+    /// User name and password.
+    Basic {
+        /// Public.
+        username: String,
+        /// Secret.
+        password: SecretString,
+    },
+    /// A client certificate.
+    Certificate {
+        /// Leaf first, PEM.
+        certificate_pem: String,
+        /// PEM: PKCS#8, PKCS#1 or SEC1.
+        key_pem: SecretString,
+    },
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Identity::Anonymous",
+            Self::Bearer(_) => "Identity::Bearer",
+            Self::Basic { .. } => "Identity::Basic",
+            Self::Certificate { .. } => "Identity::Certificate",
+        })
+    }
+}
+
+/// An API server and how far it is trusted; holds the connections to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    dialer: Dialer,
+    target: Target,
+    trust: Trust,
+    pool: Arc<Pool>,
+}
+
+impl Server {
+    /// `url` is `https://host[:port][/prefix]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Url`], [`ApiError::Ca`]. Nothing is sent.
+    pub fn new(dialer: Dialer, url: &str, trust: Trust) -> Result<Self, ApiError> {
+        let target = Target::parse(url)?;
+        let pool = Pool::new(dialer.clone(), target.clone(), &trust, None)?;
+        Ok(Self { dialer, target, trust, pool: Arc::new(pool) })
+    }
+
+    /// Whether a URL is one that a server can be made from.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Url`].
+    pub fn check_url(url: &str) -> Result<(), ApiError> {
+        Target::parse(url).map(drop)
+    }
+
+    /// Whether a URL leads to the same host and port.
+    pub fn is_at(&self, url: &str) -> bool {
+        Target::parse(url).is_ok_and(|other| other == self.target)
+    }
+
+    /// A client for one identity.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::ClientCertificate`] and [`ApiError::Credential`] for an identity that cannot be presented.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime; and when a credential is to be sent to an unverified server, which no caller may do.
+    pub fn client(&self, identity: &Identity) -> Result<kube::Client, ApiError> {
+        assert!(
+            self.trust != Trust::Unverified || matches!(identity, Identity::Anonymous),
+            "a credential is never sent before the server is verified"
+        );
+        let pool = match identity {
+            Identity::Certificate { certificate_pem, key_pem } => {
+                let certificate = tls::ClientCertificate { certificate_pem, key_pem };
+                Arc::new(Pool::new(self.dialer.clone(), self.target.clone(), &self.trust, Some(certificate))?)
+            }
+            _ => Arc::clone(&self.pool),
+        };
+        let authorization = authorization(identity)?;
+        let limit = match self.trust {
+            Trust::Unverified => UNVERIFIED_ANSWER_LIMIT_BYTES,
+            Trust::Ca { .. } => ANSWER_LIMIT_BYTES,
+        };
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (pool, authorization) = (Arc::clone(&pool), authorization.clone());
+            async move {
+                let (mut parts, body) = request.into_parts();
+                let body = body.collect().await.map_err(|_| ApiError::malformed("the request"))?.to_bytes();
+                if let Some(value) = authorization {
+                    parts.headers.insert(AUTHORIZATION, value);
+                }
+                parts
+                    .headers
+                    .insert(USER_AGENT, HeaderValue::from_static(concat!("mortise/", env!("CARGO_PKG_VERSION"))));
+                pool.exchange(http::Request::from_parts(parts, body), limit).await
+            }
+        });
+        Ok(kube::Client::new(service, "default"))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Server({}, {})",
+            self.target,
+            if self.trust == Trust::Unverified { "unverified" } else { "verified" }
+        )
+    }
+}
+
+fn authorization(identity: &Identity) -> Result<Option<HeaderValue>, ApiError> {
+    let text = match identity {
+        Identity::Anonymous | Identity::Certificate { .. } => return Ok(None),
+        Identity::Bearer(token) => format!("Bearer {}", token.expose_secret()),
+        Identity::Basic { username, password } => {
+            let pair = format!("{username}:{}", password.expose_secret());
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        }
+    };
+    // The cause would show the token.
+    let mut value = HeaderValue::from_str(&text).map_err(|_| ApiError::Credential)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Sends a request and reads its answer, without `kube`'s habit of logging an answer that it cannot parse.
+///
+/// # Errors
+///
+/// Any [`ApiError`].
+pub async fn ask<T: DeserializeOwned>(
+    client: &kube::Client,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<T, ApiError> {
+    let text = ask_text(client, request).await?;
+    serde_json::from_str(&text).map_err(|error| ApiError::malformed(&error.to_string()))
+}
+
+/// As [`ask`], the answer's text unparsed.
+///
+/// # Errors
+///
+/// Any [`ApiError`].
+pub async fn ask_text(
+    client: &kube::Client,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<String, ApiError> {
+    let request = request.map_err(|error| ApiError::malformed(&error.to_string()))?;
+    Ok(client.request_text(request).await?)
+}
+
+/// `GET` of one object.
+///
+/// # Errors
+///
+/// Any [`ApiError`].
+pub async fn get<K>(client: &kube::Client, namespace: Option<&str>, name: &str) -> Result<K, ApiError>
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let path = kube::core::Request::new(K::url_path(&(), namespace));
+    ask(client, path.get(name, &kube::api::GetParams::default())).await
+}
+
+/// `POST` of one object; the answer is the object as stored.
+///
+/// # Errors
+///
+/// Any [`ApiError`].
+pub async fn create<K>(client: &kube::Client, namespace: Option<&str>, object: &K) -> Result<K, ApiError>
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + serde::Serialize,
+{
+    let body = serde_json::to_vec(object).map_err(|error| ApiError::malformed(&error.to_string()))?;
+    let path = kube::core::Request::new(K::url_path(&(), namespace));
+    ask(client, path.create(&kube::api::PostParams::default(), body)).await
+}
+
+/// A complete answer, or one that is still coming.
+type Answer = http_body_util::Either<http_body_util::Full<Bytes>, http_body_util::Limited<connection::Leased>>;

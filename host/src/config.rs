@@ -12,6 +12,33 @@ use serde::Serialize;
 use crate::pki::Pin;
 use crate::token::BootstrapToken;
 
+mod discovery_file;
+mod duration;
+mod endpoint;
+mod error;
+mod file;
+mod join;
+mod join_configuration;
+mod join_plugins;
+mod phases;
+mod reader;
+mod reset;
+mod yaml;
+
+pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
+pub use join::join_settings;
+pub use join_plugins::{PluginFlag, sandbox_plugins};
+pub use phases::{Command, PHASES, PhaseName};
+pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
+pub use yaml::Place;
+
+/// What kubeadm prints for `config print join-defaults`, but for the node's name.
+const JOIN_DEFAULTS: &str = include_str!("config/join-defaults.yaml");
+
+/// One line an operator should know. Not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning(pub String);
+
 /// A join as the user asked for it, every rule checked.
 #[derive(Debug, Clone)]
 pub struct JoinSettings {
@@ -95,6 +122,9 @@ pub enum Discovery {
         /// URL, scheme `https`.
         url: String,
     },
+    /// None was given: what an earlier discovery on this machine left in `/var/lib/mortise/cluster.json`. Never in a
+    /// whole join; only for `mortise preflight` and for phases run alone that come after discovery.
+    Recorded,
 }
 
 /// `discovery.bootstrapToken`.
@@ -121,7 +151,8 @@ pub struct Endpoint {
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.parse::<std::net::Ipv6Addr>().is_ok() {
+        // Only an IPv6 address, perhaps with its zone, holds a colon.
+        if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
@@ -213,9 +244,73 @@ pub struct PluginSettings {
     pub grants: crate::plugin::grants::Grants,
 }
 
-/// Values of the environment a join reads, taken once.
-#[derive(Debug, Clone, Default)]
+/// Values of the environment a join reads, taken once. May hold tokens: `Debug` shows names only.
+#[derive(Clone, Default)]
 pub struct Environment {
-    /// Proxy variables and the like, by name.
+    /// Proxy variables, tokens and the like, by name.
     pub variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The environment of this process. Variables that are no UTF-8 are left out.
+    pub fn of_process() -> Self {
+        let pairs =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { variables: pairs.collect() }
+    }
+
+    /// A variable, trimmed; an empty one counts as absent.
+    fn filled(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+/// The document of `mortise config print join-defaults`, for a machine of this name.
+pub fn join_defaults(hostname: &str) -> String {
+    JOIN_DEFAULTS.replace("name: HOSTNAME\n", &format!("name: {}\n", hostname.trim().to_ascii_lowercase()))
+}
+
+/// Refuses flags that a configuration file replaces. `given` are the names of the flags on the command line.
+fn mixed(given: &std::collections::BTreeSet<String>, beside_config: &[&str]) -> Result<(), ConfigError> {
+    let fits = |name: &str| beside_config.contains(&name) || name.starts_with("skip-");
+    let others: Vec<String> = given.iter().filter(|name| !fits(name)).cloned().collect();
+    if others.is_empty() { Ok(()) } else { Err(ConfigError::Mixed(others)) }
+}
+
+/// The runtime's socket as a URL: kubeadm prepends the scheme where there is none, and so do we.
+fn socket_url(socket: &str, warnings: &mut Vec<Warning>) -> String {
+    if socket.starts_with("unix") {
+        return socket.to_owned();
+    }
+    let url = format!("unix://{socket}");
+    warnings.push(Warning(format!("the runtime's socket is a URL; `{}` is used", error::shown(&url))));
+    url
+}
+
+/// Whether a socket is `unix://` and an absolute path.
+fn check_socket(socket: &str) -> Result<(), Fault> {
+    match socket.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(()),
+        _ => Err(Fault::Value {
+            value: error::shown(socket),
+            reason: "is no `unix://` URL of an absolute path".to_owned(),
+        }),
+    }
+}
+
+/// The union of both lists, lower-cased, sorted.
+fn ignored_checks(file: &[String], flags: &[String]) -> Result<IgnoredChecks, Fault> {
+    let names = file.iter().chain(flags).map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+    let names: std::collections::BTreeSet<String> = names.collect();
+    let names: Vec<String> = names.into_iter().collect();
+    if names.len() > 1 && names.iter().any(|name| name == "all") {
+        return Err(Fault::AllWithOthers(error::shown(&names.join(","))));
+    }
+    Ok(IgnoredChecks { names })
 }

@@ -9,6 +9,19 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+mod cgroup;
+mod host;
+mod kernel;
+mod mounts;
+mod network;
+mod os;
+mod programs;
+pub mod proxy;
+mod redact;
+mod runtime;
+
+pub use host::{Doors, HostFacts, HostSettings, Ownership};
+
 /// Answers what the broker has found to be granted. Two kinds: this machine, and a recorded one.
 pub trait FactSource: Send + Sync {
     /// One fact of the snapshot.
@@ -154,6 +167,37 @@ pub struct HostError {
     /// Whether the same call may succeed later.
     pub retryable: bool,
 }
+
+impl HostError {
+    fn new(code: &str, message: impl std::fmt::Display) -> Self {
+        let mut message = crate::output::printable(&message.to_string());
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        Self { code: code.to_owned(), message, retryable: false }
+    }
+
+    /// The machine cannot tell.
+    pub fn unavailable(message: impl std::fmt::Display) -> Self {
+        Self::new("unavailable", message)
+    }
+
+    /// What was asked for is not there.
+    pub fn not_found(message: impl std::fmt::Display) -> Self {
+        Self::new("not-found", message)
+    }
+
+    /// The question makes no sense.
+    pub fn invalid(message: impl std::fmt::Display) -> Self {
+        Self::new("invalid", message)
+    }
+
+    /// No answer in time.
+    pub fn timeout(message: impl std::fmt::Display) -> Self {
+        Self { retryable: true, ..Self::new("timeout", message) }
+    }
+}
+
+/// As the WIT promises.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// See `kernel-info` in the WIT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

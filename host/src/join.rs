@@ -1,11 +1,19 @@
 //! The ordered list of phases, what passes between them, and the loop that runs it.
 
+pub mod phases;
+
 use crate::config::JoinSettings;
 use crate::node::Node;
 use crate::output::Reporter;
 use crate::token::BootstrapToken;
 use secrecy::SecretString;
 use std::sync::Arc;
+
+pub mod cluster_configuration;
+pub mod cluster_paths;
+pub mod discovery;
+pub mod node_lookup;
+pub mod tls_bootstrap;
 
 /// A cluster whose identity was established. Only discovery makes one.
 ///
@@ -72,10 +80,12 @@ pub struct Access {
     /// As whom. None: file discovery without credentials and without a TLS bootstrap token, which only a node that has
     /// its kubelet credentials already can use.
     pub credential: Option<BootstrapCredential>,
+    /// Shared connections to it; see `join::discovery`.
+    pub(crate) connection: discovery::Connection,
 }
 
-/// What a join reads from the cluster's ConfigMaps.
-#[derive(Debug, Clone)]
+/// What a join reads from the cluster's ConfigMaps. Paths are checked: see `join::cluster_paths`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClusterConfiguration {
     /// `clusterName`, default `kubernetes`.
     pub cluster_name: String,

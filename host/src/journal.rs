@@ -1,14 +1,38 @@
 //! The record of a join: `/var/lib/mortise/join.jsonl`.
 //!
 //! Append-only, one JSON object a line, mode 0600, versioned, without secrets. Each effect has two lines: its intent,
-//! synced before the effect, and its completion. One join at a time holds the file's lock. A second run reads the
-//! record first: what it owns counts as ours in every check.
+//! synced before the effect, and its completion, which the next sync carries along. One command at a time holds the
+//! lock. A second run reads the record first and settles what the first one left open: what the record owns counts as
+//! ours in every check. How lines look is in `record`, who may write them in `lock`.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::config::{Discovery, JoinSettings};
+use crate::error::Diagnose;
+
+mod fault;
+mod lock;
+mod record;
+mod settle;
+
+pub use lock::{Lock, LOCK_PATH};
+pub use record::{Record, Recorded, State};
+
+use record::{Line, Run, What};
+
+/// Directory of everything mortise keeps on a node.
+pub const STATE_DIRECTORY: &str = "/var/lib/mortise";
+/// The record.
+pub const JOURNAL_PATH: &str = "/var/lib/mortise/join.jsonl";
+/// Version of the record's format, raised whenever a line could mean something an older mortise cannot undo.
+pub const VERSION: u32 = 1;
 
 /// An effect on the machine or the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,28 +78,325 @@ pub enum Effect {
     /// An API object is made.
     ApiObject {
         /// For example `CertificateSigningRequest`.
+        #[serde(rename = "objectKind")] // A line has a `kind` already.
         kind: String,
         /// Its name.
         name: String,
     },
-    /// Directories that were empty or absent before the join, so that a reset may empty them.
+    /// A directory was empty or absent before the join, so that a reset may empty it.
     WasEmpty {
         /// Absolute, without `--root`.
         path: PathBuf,
         /// Whether it existed at all.
         existed: bool,
     },
+    /// A file that was not there is left to another program to make, the kubelet's `kubelet.conf` for instance.
+    Delegated {
+        /// Absolute, without `--root`.
+        path: PathBuf,
+    },
 }
 
-/// The open record of this run. Shared by everything that acts on the machine.
-#[derive(Debug, Default)]
-pub struct Journal {
-    effects: Mutex<Vec<Effect>>,
+impl Effect {
+    /// The path it is about, if any.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. }
+            | Self::Symlink { path, .. }
+            | Self::Directory { path, .. }
+            | Self::Removal { path }
+            | Self::WasEmpty { path, .. }
+            | Self::Delegated { path } => Some(path),
+            Self::Unit { .. } | Self::ApiObject { .. } => None,
+        }
+    }
+}
+
+/// What a run says about itself at the top of the record. Nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Name of the Node.
+    pub node_name: String,
+    /// Where trust was looked for: endpoints, file or URL.
+    pub endpoint: String,
+    /// Hex SHA-256 over the settings that shape the node, secrets left out.
+    pub arguments: String,
+}
+
+impl Header {
+    /// The header of a join with these settings.
+    pub fn of(settings: &JoinSettings) -> Self {
+        let endpoint = match &settings.discovery {
+            Discovery::Token(token) => token.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            Discovery::File { path } => path.display().to_string(),
+            Discovery::Https { url } => url.clone(),
+        };
+        let shape = format!(
+            "{:?}",
+            (&settings.node, &endpoint, settings.tls_bootstrap_by, &settings.ca_cert_path, &settings.patches)
+        );
+        Self { node_name: settings.node.name.clone(), endpoint, arguments: crate::node::sha256_hex(shape.as_bytes()) }
+    }
 }
 
 /// Number of an intent, unique within the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryId(u64);
+
+/// The open record of this run. Shared by everything that acts on the machine.
+#[derive(Debug)]
+pub struct Journal {
+    inner: Mutex<Inner>,
+    earlier: Record,
+    /// Held until the run ends. None: in memory.
+    _lock: Option<Lock>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    record: Record,
+    sink: Option<Sink>,
+    fault: fault::Fault,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+struct Sink {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// A record in memory, for dry runs and simulated machines.
+    pub fn in_memory() -> Self {
+        let inner = Inner { record: Record::default(), sink: None, fault: fault::Fault::default() };
+        Self { inner: Mutex::new(inner), earlier: Record::default(), _lock: None }
+    }
+
+    /// Takes the lock, reads what earlier runs left, settles their open intents against the disk, and begins this run.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InProgress`] while another run holds the lock; [`JournalError::OtherNode`] for the record of a
+    /// join under another name; [`JournalError::Newer`] and [`JournalError::Damaged`] for a record that cannot be
+    /// understood.
+    pub fn open(root: &Path, header: Header) -> Result<Self, JournalError> {
+        let path = locate(root, JOURNAL_PATH);
+        let made = ensure_state_directory(root)?;
+        let lock = Lock::acquire(root, "join")?;
+        let (record, whole_bytes) = match record::read(&path)? {
+            Some((record, whole_bytes)) => (record, whole_bytes),
+            None => (Record::default(), 0),
+        };
+        if let Some(run) = &record.run
+            && run.node_name != header.node_name
+            && !record.is_without_effects()
+        {
+            return Err(JournalError::OtherNode { path, recorded: run.node_name.clone(), asked: header.node_name });
+        }
+        let write = |source| JournalError::Write { path: path.clone(), source };
+        let file =
+            File::options().create(true).append(true).mode(0o600).custom_flags(O_NOFOLLOW).open(&path).map_err(write)?;
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(write)?;
+        // A torn last line was never acted upon.
+        file.set_len(whole_bytes).map_err(write)?;
+        let first = record.run.is_none();
+        let earlier = record.clone();
+        let sink = Sink { path: path.clone(), file };
+        let journal = Self {
+            inner: Mutex::new(Inner { record, sink: Some(sink), fault: fault::Fault::from_environment() }),
+            earlier,
+            _lock: Some(lock),
+        };
+        {
+            let mut inner = journal.inner();
+            inner.begin(root, header, made, first)?;
+            settle::settle(&mut inner, root)?;
+        }
+        if first {
+            sync_directory(&path).map_err(write)?;
+        }
+        Ok(journal)
+    }
+
+    /// What earlier runs left, before this one settled anything. Empty on a first run.
+    pub fn earlier(&self) -> &Record {
+        &self.earlier
+    }
+
+    /// The record as it is now.
+    pub fn record(&self) -> Record {
+        self.inner().record.clone()
+    }
+
+    /// Writes the intent and syncs it. The effect may follow.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: the effect must not be made.
+    pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
+        let mut inner = self.inner();
+        let seq = inner.record.next_seq();
+        inner.append(Line::now(seq, What::Intent(effect)), Durability::Synced)?;
+        Ok(EntryId(seq))
+    }
+
+    /// Writes that the intended effect was made.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: the effect was made, and a second run finds it by its intent.
+    pub fn complete(&self, entry: EntryId) -> Result<(), JournalError> {
+        self.inner().append(Line::now(entry.0, What::Done), Durability::Buffered)
+    }
+
+    /// Ties the record to a cluster, once its identity is established; repeating it is fine.
+    ///
+    /// The cluster is known by its CA certificates: sharing one is being the same.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::OtherCluster`] if the record is of a join to another one.
+    pub fn bind_cluster(&self, cluster: &crate::join::TrustedCluster) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        let certificates = record::certificate_digests(&cluster.ca_pem);
+        match &inner.record.cluster {
+            Some(bound) if bound.certificates.iter().any(|digest| certificates.contains(digest)) => return Ok(()),
+            Some(bound) if !inner.record.is_without_effects() => {
+                return Err(JournalError::OtherCluster {
+                    recorded: bound.server.clone(),
+                    asked: cluster.server.clone(),
+                });
+            }
+            _ => {}
+        }
+        let seq = inner.record.next_seq();
+        let what = What::Cluster(record::BoundCluster { server: cluster.server.clone(), certificates });
+        inner.append(Line::now(seq, what), Durability::Buffered)
+    }
+
+    /// Writes that everything the join was asked for is true.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`].
+    pub fn finish(&self) -> Result<(), JournalError> {
+        let mut inner = self.inner();
+        if !inner.record.finished {
+            let seq = inner.record.next_seq();
+            inner.append(Line::now(seq, What::Finished), Durability::Synced)?;
+        }
+        inner.fault.report();
+        Ok(())
+    }
+
+    /// Whether the join made what stands at this path (without `--root`), this run or an earlier one.
+    pub fn owns(&self, path: &Path) -> bool {
+        self.inner().record.owns(path)
+    }
+
+    /// Writes that a reset has begun, for [`crate::reset`].
+    pub(crate) fn begin_reset(root: &Path, lock: Lock) -> Result<Option<Self>, JournalError> {
+        let path = locate(root, JOURNAL_PATH);
+        let Some((record, whole_bytes)) = record::read(&path)? else { return Ok(None) };
+        let write = |source| JournalError::Write { path: path.clone(), source };
+        let file = File::options().append(true).custom_flags(O_NOFOLLOW).open(&path).map_err(write)?;
+        file.set_len(whole_bytes).map_err(write)?;
+        let earlier = record.clone();
+        let sink = Some(Sink { path, file });
+        let mut inner = Inner { record, sink, fault: fault::Fault::from_environment() };
+        let seq = inner.record.next_seq();
+        inner.append(Line::now(seq, What::Resetting), Durability::Synced)?;
+        Ok(Some(Self { inner: Mutex::new(inner), earlier, _lock: Some(lock) }))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere cannot leave a line half-written: each is one write.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a line reaches the disk before the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Synced,
+    /// The next sync takes it along: a lost completion is found again by its intent.
+    Buffered,
+}
+
+impl Inner {
+    fn begin(&mut self, root: &Path, header: Header, state_directory_made: bool, first: bool) -> Result<(), JournalError> {
+        let run = Run {
+            version: VERSION,
+            mortise: env!("CARGO_PKG_VERSION").to_owned(),
+            machine_id: machine_id(root),
+            node_name: header.node_name,
+            endpoint: header.endpoint,
+            arguments: header.arguments,
+            state_directory_made: first && state_directory_made,
+        };
+        let seq = self.record.next_seq();
+        self.append(Line::now(seq, What::Run(run)), Durability::Synced)
+    }
+
+    fn append(&mut self, line: Line, durability: Durability) -> Result<(), JournalError> {
+        if let Some(sink) = &mut self.sink {
+            let mut text = serde_json::to_vec(&line).expect("a line holds only strings, numbers and enums");
+            text.push(b'\n');
+            self.fault.before();
+            sink.write(&text, durability)
+                .map_err(|source| JournalError::Write { path: sink.path.clone(), source })?;
+            self.fault.after();
+        }
+        self.record.apply(line);
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn write(&mut self, text: &[u8], durability: Durability) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let written = self.file.write_all(text).and_then(|()| match durability {
+            Durability::Synced => self.file.sync_data(),
+            Durability::Buffered => Ok(()),
+        });
+        if written.is_err() {
+            // A full disk may have taken half of the line. If this fails too, the next run cuts the torn line.
+            let _ = self.file.set_len(before);
+        }
+        written
+    }
+}
+
+/// `O_NOFOLLOW`: the record is never written through a link.
+const O_NOFOLLOW: i32 = libc::O_NOFOLLOW;
+
+fn locate(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Makes `/var/lib/mortise` with mode 0700; whether it was absent.
+fn ensure_state_directory(root: &Path) -> Result<bool, JournalError> {
+    let directory = locate(root, STATE_DIRECTORY);
+    if directory.is_dir() {
+        return Ok(false);
+    }
+    let write = |source| JournalError::Write { path: directory.clone(), source };
+    std::fs::create_dir_all(&directory).map_err(write)?;
+    std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o700)).map_err(write)?;
+    Ok(true)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// `/etc/machine-id`, if there is a sane one.
+pub fn machine_id(root: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(locate(root, "/etc/machine-id")).ok()?;
+    let id = text.trim();
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+}
 
 /// What failed about the record.
 #[derive(Debug, Error)]
@@ -86,48 +407,91 @@ pub enum JournalError {
         /// With `--root`.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// It cannot be read.
+    #[error("cannot read the journal `{path}`")]
+    Read {
+        /// With `--root`.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A line in its middle makes no sense.
+    #[error("the journal `{path}` is damaged at line {line}")]
+    Damaged {
+        /// With `--root`.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A newer mortise wrote it.
+    #[error("the journal `{path}` has format {found}, this mortise knows {VERSION}")]
+    Newer {
+        /// With `--root`.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// Another run holds the lock.
+    #[error("another mortise is at work on this machine: {holder}")]
+    InProgress {
+        /// Process id and command, as far as the lock file tells.
+        holder: String,
+    },
+    /// The record is of a join under another name.
+    #[error("the journal `{path}` is of a join as node `{recorded}`, not `{asked}`")]
+    OtherNode {
+        /// With `--root`.
+        path: PathBuf,
+        /// In the record.
+        recorded: String,
+        /// In this run.
+        asked: String,
+    },
+    /// The record is of a join to another cluster.
+    #[error("this machine's journal is of a join to the cluster at `{recorded}`; `{asked}` has another CA")]
+    OtherCluster {
+        /// Server in the record.
+        recorded: String,
+        /// Server of this run.
+        asked: String,
     },
 }
 
-impl crate::error::Diagnose for JournalError {
+impl Diagnose for JournalError {
     fn code(&self) -> &'static str {
-        "journal-write"
+        match self {
+            Self::Write { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => "node-disk-full",
+                io::ErrorKind::ReadOnlyFilesystem => "node-read-only",
+                _ => "journal-write",
+            },
+            Self::Read { .. } => "journal-read",
+            Self::Damaged { .. } => "journal-damaged",
+            Self::Newer { .. } => "journal-newer",
+            Self::InProgress { .. } => "join-in-progress",
+            Self::OtherNode { .. } => "journal-other-node",
+            Self::OtherCluster { .. } => "journal-other-cluster",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Write { source, path } => crate::node::file_hint(source, path),
+            Self::Read { source, path } => crate::node::file_hint(source, path),
+            Self::Damaged { path, .. } => Some(format!(
+                "look at `{}`; `mortise reset --ignore-journal` removes what `kubeadm reset` would",
+                path.display()
+            )),
+            Self::Newer { .. } => Some("use the mortise that joined this machine, or a newer one".into()),
+            Self::InProgress { .. } => Some("wait for it to end, or stop it; then run the same command again".into()),
+            Self::OtherNode { .. } | Self::OtherCluster { .. } => {
+                Some("`mortise reset` undoes that join; then run the same command again".into())
+            }
+        }
     }
 }
 
-impl Journal {
-    /// A record in memory, for dry runs.
-    pub fn in_memory() -> Self {
-        Self::default()
-    }
-
-    /// Writes the intent and syncs it. The effect may follow.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Write`]: the effect must not be made.
-    pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
-        let mut effects = self.effects.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        effects.push(effect);
-        Ok(EntryId(effects.len() as u64))
-    }
-
-    /// Writes that the intended effect was made.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Write`]: the effect was made, and a second run finds it by its intent.
-    pub fn complete(&self, _entry: EntryId) -> Result<(), JournalError> {
-        Ok(())
-    }
-
-    /// Whether an effect of this join made what stands at this path (without `--root`).
-    pub fn owns(&self, path: &Path) -> bool {
-        let effects = self.effects.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        effects.iter().any(|effect| match effect {
-            Effect::File { path: made, .. } | Effect::Symlink { path: made, .. } => made == path,
-            _ => false,
-        })
-    }
-}
+#[cfg(test)]
+mod tests;

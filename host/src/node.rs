@@ -1,11 +1,13 @@
 //! The only door to the machine: files, units, processes.
 //!
 //! Every effect is written into the journal before and after it. Files appear whole: a dot-file in the same directory,
-//! synced, renamed, the directory synced. A dry run is another [`Machine`] and a plan, not an `if` in a phase.
+//! synced, renamed, the directory synced (`files`). A dry run is a node that plans: the same calls, which note what they
+//! would do in a [`Plan`] and show later reads the files that would be there. Units and health are a [`Machine`]: this
+//! one (`host`), or the sandbox's.
 
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -13,6 +15,13 @@ use thiserror::Error;
 
 use crate::error::Diagnose;
 use crate::journal::{Effect, Journal, JournalError};
+use crate::plan::{Plan, Step};
+
+mod files;
+mod health;
+mod host;
+
+pub use host::HostMachine;
 
 /// What is done to a unit of the init system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +74,19 @@ pub struct Node {
     root: PathBuf,
     machine: Arc<dyn Machine>,
     journal: Arc<Journal>,
+    /// Of a dry run: nothing is changed.
+    plan: Option<Arc<Plan>>,
 }
 
 impl Node {
     /// `root` prefixes every path; `/` for this machine.
     pub fn new(root: PathBuf, machine: Arc<dyn Machine>, journal: Arc<Journal>) -> Self {
-        Self { root, machine, journal }
+        Self { root, machine, journal, plan: None }
+    }
+
+    /// A node for a dry run: it reads the machine and notes in the plan what would change.
+    pub fn planning(root: PathBuf, machine: Arc<dyn Machine>, plan: Arc<Plan>) -> Self {
+        Self { root, machine, journal: Arc::new(Journal::in_memory()), plan: Some(plan) }
     }
 
     /// The machine beside its files.
@@ -83,6 +99,16 @@ impl Node {
         &self.journal
     }
 
+    /// The plan of a dry run; none: effects are real.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_deref()
+    }
+
+    /// The prefix of every path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where an absolute path of the machine is on this file system.
     pub fn locate(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -92,55 +118,47 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`NodeError::File`], also for a larger file.
+    /// [`NodeError::File`], also for a larger file and for anything that is not a regular file.
     pub fn read(&self, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, NodeError> {
-        let located = self.locate(path);
-        let fail = |source| NodeError::File { action: "read", path: located.clone(), source };
-        let file = match std::fs::File::open(&located) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(error)),
-        };
-        let mut content = Vec::new();
-        file.take(max_bytes + 1).read_to_end(&mut content).map_err(fail)?;
-        if content.len() as u64 > max_bytes {
-            return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max_bytes} bytes"))));
+        if let Some(planned) = self.plan.as_ref().and_then(|plan| plan.content(path)) {
+            return Ok(planned);
         }
-        Ok(Some(content))
+        let located = self.locate(path);
+        files::read(&located, max_bytes).map_err(|source| NodeError::File { action: "read", path: located, source })
     }
 
-    /// Makes a file have this content and, where it is new, this mode. Missing parents are made with mode 0755.
+    /// Makes a file have this content and, where it is new, exactly this mode; an old one keeps its own, but for a
+    /// secret file (no rights for others asked for), which is never left wider. Missing parents are made, mode 0755.
     ///
     /// # Errors
     ///
-    /// [`NodeError::File`]; then the old file, if any, is as it was.
+    /// [`NodeError::File`], [`NodeError::Refused`]; then the old file, if any, is as it was.
     pub fn ensure_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<Change, NodeError> {
+        self.refuse_unsafe(path)?;
         let located = self.locate(path);
-        let old = self.read(path, u64::MAX - 1)?;
-        if old.as_deref() == Some(content) {
+        let old = self.read(path, files::MAX_OLD_BYTES)?;
+        let old_mode = std::fs::symlink_metadata(&located).ok().map(|metadata| metadata.mode() & 0o7777);
+        let kept_mode = match old_mode {
+            Some(old) if mode & 0o077 == 0 => old & 0o7700,
+            Some(old) => old,
+            None => mode,
+        };
+        if old.as_deref() == Some(content) && (self.plan.is_some() || old_mode == Some(kept_mode)) {
             return Ok(Change::Unchanged);
+        }
+        self.ensure_parent(path)?;
+        if let Some(plan) = &self.plan {
+            plan.file(path, content, kept_mode, old.as_deref());
+            return Ok(Change::Made);
         }
         let entry = self.journal.intend(Effect::File {
             path: path.to_owned(),
             sha256: sha256_hex(content),
-            mode,
+            mode: kept_mode,
             replaced: old.as_deref().map(sha256_hex),
         })?;
-        let parent = located.parent().unwrap_or(Path::new("/"));
-        let write = || -> io::Result<()> {
-            std::fs::create_dir_all(parent)?;
-            let mode = match std::fs::metadata(&located) {
-                Ok(old) => old.permissions(),
-                Err(_) => std::fs::Permissions::from_mode(mode),
-            };
-            let mut file = tempfile::Builder::new().prefix(".mortise-").tempfile_in(parent)?;
-            file.write_all(content)?;
-            file.as_file().set_permissions(mode)?;
-            file.as_file().sync_all()?;
-            file.persist(&located)?;
-            std::fs::File::open(parent)?.sync_all()
-        };
-        write().map_err(|source| NodeError::File { action: "write", path: located.clone(), source })?;
+        files::write_whole(&located, content, kept_mode)
+            .map_err(|source| NodeError::File { action: "write", path: located, source })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
     }
@@ -149,43 +167,51 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`NodeError::File`].
+    /// [`NodeError::File`], [`NodeError::Refused`].
     pub fn ensure_symlink(&self, path: &Path, target: &Path) -> Result<Change, NodeError> {
+        self.refuse_unsafe_parents(path)?;
         let located = self.locate(path);
-        if std::fs::read_link(&located).is_ok_and(|old| old == target) {
-            return Ok(Change::Unchanged);
+        match std::fs::symlink_metadata(&located) {
+            Ok(metadata) if metadata.is_symlink() => {
+                if std::fs::read_link(&located).is_ok_and(|old| old == target) {
+                    return Ok(Change::Unchanged);
+                }
+            }
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(NodeError::Refused { path: located, reason: "it is a directory" });
+            }
+            _ => {}
+        }
+        self.ensure_parent(path)?;
+        if let Some(plan) = &self.plan {
+            plan.note(Step::Symlink { path: path.to_owned(), target: target.to_owned() });
+            return Ok(Change::Made);
         }
         let entry = self.journal.intend(Effect::Symlink { path: path.to_owned(), target: target.to_owned() })?;
-        let name = located.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = located.with_file_name(format!(".mortise-{name}"));
-        let link = || -> io::Result<()> {
-            if let Err(error) = std::fs::remove_file(&temporary)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(error);
-            }
-            std::os::unix::fs::symlink(target, &temporary)?;
-            std::fs::rename(&temporary, &located)
-        };
-        link().map_err(|source| NodeError::File { action: "link", path: located.clone(), source })?;
+        files::link(&located, target).map_err(|source| NodeError::File { action: "link", path: located, source })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
     }
 
-    /// Makes a directory and its parents; only a new one gets the mode.
+    /// Makes a directory and its parents (mode 0755); only a new one gets the mode.
     ///
     /// # Errors
     ///
-    /// [`NodeError::File`].
+    /// [`NodeError::File`], [`NodeError::Refused`].
     pub fn ensure_dir(&self, path: &Path, mode: u32) -> Result<Change, NodeError> {
         let located = self.locate(path);
-        if located.is_dir() {
+        if located.is_dir() || self.plan.as_ref().is_some_and(|plan| plan.makes_directory(path)) {
             return Ok(Change::Unchanged);
         }
+        self.refuse_unsafe_parents(path)?;
+        self.ensure_parent(path)?;
+        if let Some(plan) = &self.plan {
+            plan.note(Step::Directory { path: path.to_owned(), mode });
+            return Ok(Change::Made);
+        }
         let entry = self.journal.intend(Effect::Directory { path: path.to_owned(), mode })?;
-        std::fs::create_dir_all(&located)
-            .and_then(|()| std::fs::set_permissions(&located, std::fs::Permissions::from_mode(mode)))
-            .map_err(|source| NodeError::File { action: "make directory", path: located.clone(), source })?;
+        files::make_directory(&located, mode)
+            .map_err(|source| NodeError::File { action: "make directory", path: located, source })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
     }
@@ -197,17 +223,59 @@ impl Node {
     /// [`NodeError::File`].
     pub fn remove(&self, path: &Path) -> Result<Change, NodeError> {
         let located = self.locate(path);
+        if let Some(plan) = &self.plan {
+            if plan.content(path).map_or_else(|| std::fs::symlink_metadata(&located).is_err(), |there| there.is_none()) {
+                return Ok(Change::Unchanged);
+            }
+            plan.remove(path);
+            return Ok(Change::Made);
+        }
         if std::fs::symlink_metadata(&located).is_err() {
             return Ok(Change::Unchanged);
         }
         let entry = self.journal.intend(Effect::Removal { path: path.to_owned() })?;
-        std::fs::remove_file(&located).map_err(|source| NodeError::File {
-            action: "remove",
-            path: located.clone(),
-            source,
-        })?;
+        files::remove(&located).map_err(|source| NodeError::File { action: "remove", path: located, source })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
+    }
+
+    /// Records that a directory is empty or absent now, so that a reset may empty it. Only the first time counts.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::File`], [`NodeError::Journal`].
+    pub fn note_if_empty(&self, path: &Path) -> Result<(), NodeError> {
+        if self.plan.is_some() || self.journal.record().effects.iter().any(|recorded| {
+            matches!(&recorded.effect, Effect::WasEmpty { path: noted, .. } if noted == path)
+        }) {
+            return Ok(());
+        }
+        let located = self.locate(path);
+        let existed = match std::fs::read_dir(&located) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Ok(());
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(NodeError::File { action: "list", path: located, source }),
+        };
+        let entry = self.journal.intend(Effect::WasEmpty { path: path.to_owned(), existed })?;
+        Ok(self.journal.complete(entry)?)
+    }
+
+    /// Records that a file is left to another program to make; one that is there already is not ours.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Journal`].
+    pub fn delegate(&self, path: &Path) -> Result<(), NodeError> {
+        if self.plan.is_some() || self.journal.owns(path) || std::fs::symlink_metadata(self.locate(path)).is_ok() {
+            return Ok(());
+        }
+        let entry = self.journal.intend(Effect::Delegated { path: path.to_owned() })?;
+        Ok(self.journal.complete(entry)?)
     }
 
     /// Acts on a unit.
@@ -216,9 +284,65 @@ impl Node {
     ///
     /// As [`Machine::unit`].
     pub async fn unit(&self, action: UnitAction, unit: &str) -> Result<(), NodeError> {
+        if let Some(plan) = &self.plan {
+            plan.note(Step::Unit { unit: unit.to_owned(), action: action.as_str() });
+            return Ok(());
+        }
         let entry = self.journal.intend(Effect::Unit { unit: unit.to_owned(), action: action.as_str().to_owned() })?;
         self.machine.unit(action, unit).await?;
         self.journal.complete(entry)?;
+        Ok(())
+    }
+
+    fn ensure_parent(&self, path: &Path) -> Result<(), NodeError> {
+        match path.parent() {
+            Some(parent) if parent.parent().is_some() => self.ensure_dir(parent, 0o755).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to replace what is no regular file, and everything [`Self::refuse_unsafe_parents`] refuses.
+    fn refuse_unsafe(&self, path: &Path) -> Result<(), NodeError> {
+        self.refuse_unsafe_parents(path)?;
+        let located = self.locate(path);
+        match std::fs::symlink_metadata(&located) {
+            Ok(metadata) if !metadata.is_file() => {
+                Err(NodeError::Refused { path: located, reason: "it is there and no regular file" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses paths that are not plain and absolute, and links on the way that others than root could have made:
+    /// what is root's alone (`/var/lib/kubelet` on another disk, say) is the machine owner's wish. Below another
+    /// root every link is refused, since an absolute one leads out of it.
+    fn refuse_unsafe_parents(&self, path: &Path) -> Result<(), NodeError> {
+        let refuse = |path: PathBuf, reason| Err(NodeError::Refused { path, reason });
+        let mut components = path.components();
+        if components.next() != Some(Component::RootDir)
+            || !components.clone().all(|component| matches!(component, Component::Normal(_)))
+        {
+            return refuse(path.to_owned(), "it is not a plain absolute path");
+        }
+        let mut at = self.root.clone();
+        let parents = components.clone().count().saturating_sub(1);
+        for component in components.take(parents) {
+            let directory = at.clone();
+            at.push(component);
+            match std::fs::symlink_metadata(&at) {
+                Ok(metadata) if metadata.is_symlink() => {
+                    let roots_alone = metadata.uid() == 0
+                        && std::fs::metadata(&directory).is_ok_and(|of| of.uid() == 0 && of.mode() & 0o022 == 0);
+                    if self.root != Path::new("/") || !roots_alone {
+                        return refuse(at, "a symbolic link leads elsewhere");
+                    }
+                }
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(_) => return refuse(at, "it should be a directory"),
+                // What is missing will be made.
+                Err(_) => return Ok(()),
+            }
+        }
         Ok(())
     }
 }
@@ -234,7 +358,8 @@ impl UnitAction {
     }
 }
 
-fn sha256_hex(content: &[u8]) -> String {
+/// Hex SHA-256.
+pub(crate) fn sha256_hex(content: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -245,12 +370,20 @@ pub enum NodeError {
     /// A file operation.
     #[error("cannot {action} `{path}`")]
     File {
-        /// `read`, `write`, `remove`, `link`, `make directory`.
+        /// `read`, `write`, `remove`, `link`, `list`, `make directory`.
         action: &'static str,
         /// With `--root`.
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// Writing there is refused.
+    #[error("will not write `{path}`: {reason}")]
+    Refused {
+        /// With `--root`.
+        path: PathBuf,
+        /// What it is.
+        reason: &'static str,
     },
     /// A unit operation.
     #[error("cannot {action} unit `{unit}`: {message}")]
@@ -281,6 +414,7 @@ impl Diagnose for NodeError {
                 io::ErrorKind::ReadOnlyFilesystem => "node-read-only",
                 _ => "node-file",
             },
+            Self::Refused { .. } => "node-path-refused",
             Self::Unit { .. } => "node-unit",
             Self::NoInit => "node-no-init",
             Self::Journal(error) => error.code(),
@@ -290,22 +424,29 @@ impl Diagnose for NodeError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::File { source, path, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some(format!(
-                    "free space on the file system of `{}`, then run the same command again",
-                    path.display()
-                )),
-                io::ErrorKind::ReadOnlyFilesystem => {
-                    Some(format!("`findmnt -T {}` shows the file system; remount it writable", path.display()))
-                }
-                io::ErrorKind::PermissionDenied => {
-                    Some("run as root, or name a directory of yours with `--root`".into())
-                }
-                _ => None,
-            },
+            Self::File { source, path, .. } => file_hint(source, path),
+            Self::Refused { path, .. } => Some(format!("`ls -ld {}` shows what is there", path.display())),
             Self::Unit { unit, .. } => Some(format!("`journalctl -u {unit} -n 50` shows its log")),
             Self::Journal(error) => error.hint(),
             Self::NoInit | Self::Hostname(_) => None,
         }
     }
 }
+
+/// What to run when a file operation failed.
+pub(crate) fn file_hint(source: &io::Error, path: &Path) -> Option<String> {
+    match source.kind() {
+        io::ErrorKind::StorageFull => Some(format!(
+            "`df -h {}` shows the file system; free space on it, then run the same command again",
+            path.parent().unwrap_or(path).display()
+        )),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some(format!("`findmnt -T {}` shows the file system; remount it writable", path.display()))
+        }
+        io::ErrorKind::PermissionDenied => Some("run as root, or name a directory of yours with `--root`".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,33 @@
 
 use serde::Serialize;
 
+mod bindings;
+mod broker;
+pub mod commands;
+mod compiler;
+mod confine;
+mod convert;
+mod engine;
+mod error;
+pub mod files;
 pub mod grants;
+mod guest;
+mod judge;
+mod limits;
+mod manifest;
+mod native;
+mod process;
+mod report;
+mod runner;
+mod session;
+mod stage;
+mod stdio;
+mod wire;
+
+pub use compiler::precompile;
+pub use error::{PluginError, Unfit};
+pub use process::{Launcher, run_as_helper};
+pub use stage::{CheckContext, PluginDigest, Plugins};
 
 /// When a check runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -97,6 +123,8 @@ pub struct CheckResult {
     pub findings: Vec<Finding>,
     /// What was looked at.
     pub evidence: Vec<(String, String)>,
+    /// Requests to the host that no grant covered.
+    pub denied: u32,
     /// Milliseconds the check took, host calls included.
     pub took_ms: u64,
 }

@@ -1,0 +1,43 @@
+# `make try` and `make test` are the two commands of the README; the rest is for people who work on it.
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CWASM := $(TARGET)/plugins/preflight-node.cwasm
+BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
+
+.PHONY: try build test test-fast test-cluster lint bench cluster
+
+# A whole worker join against a control plane inside the process, into a fresh directory.
+try:
+	cargo run --quiet -p mortise -- sandbox join
+
+# The release binary, native code of the built-in plugin inside: the same engine makes it in a first pass.
+build:
+	cargo build -p mortise
+	$(TARGET)/debug/mortise __precompile $(BUILTIN) $(CWASM)
+	MORTISE_PREFLIGHT_NODE_CWASM=$(abspath $(CWASM)) cargo build --release -p mortise
+	@ls -l $(TARGET)/release/mortise
+
+# Everything. The cluster tier needs root; without it the run says so and fails.
+test: test-fast test-cluster
+
+# Everything that an ordinary user can run, without a cluster.
+test-fast:
+	tests/tier fast cargo test --workspace --features mortise/faults
+
+test-cluster: cluster
+	@if [ "$$(id -u)" != 0 ]; then \
+	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
+	tests/tier cluster cargo test --workspace --features mortise/faults -- --ignored --test-threads=1
+
+# Kubernetes, etcd and containerd from their Go modules, once, into ~/.cache/mortise.
+cluster:
+	cargo run --quiet -p mortise-cluster -- build
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --features mortise/faults -- -D warnings
+	cargo deny --offline check licenses bans sources || cargo deny check licenses bans sources
+
+# Against the real kubeadm on fresh nodes of a real cluster, in the same run.
+bench: build cluster
+	cargo run --quiet -p mortise-cluster --bin mortise-bench

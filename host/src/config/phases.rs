@@ -1,0 +1,121 @@
+//! The names of the phases: kubeadm's, with its meaning, and ours beside them.
+//!
+//! `--skip-phases`, `skipPhases` and `mortise join phase …` know exactly these. What a phase does is [`crate::join`]'s.
+
+use super::error::Fault;
+
+/// Flags that a phase command registers, beside those every command has.
+///
+/// Letters as in kubeadm's own tables: D discovery and tokens, A advertise address, B bind port, C control plane,
+/// K certificate key, N node name, R runtime socket, P patches, I ignored checks, X configuration and dry run,
+/// T `--tls-bootstrap-by`, G plugins and grants.
+type Flags = &'static str;
+
+/// Name, summary and command line of a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PhaseName {
+    /// As `--skip-phases` takes it: `parent` or `parent/child`.
+    pub id: &'static str,
+    /// One line for the help.
+    pub summary: &'static str,
+    /// Whether `join phase` has a command for it.
+    pub command: Command,
+}
+
+impl PhaseName {
+    /// Whether the phase, run alone, looks for the cluster itself. The others may use what a discovery left behind.
+    pub(super) fn needs_discovery(&self) -> bool {
+        matches!(self.id, "preflight" | "discovery")
+    }
+}
+
+/// How a phase is run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// `mortise join phase <id>` (a slash becomes a space).
+    Alone {
+        /// Groups of flags, a letter each: see the type `Flags` of this module.
+        flags: &'static str,
+        /// Whether an endpoint may be given.
+        endpoint: bool,
+    },
+    /// Its children are run alone.
+    Parent,
+    /// Never: it can only be skipped.
+    Hidden,
+}
+
+const fn phase(id: &'static str, summary: &'static str, command: Command) -> PhaseName {
+    PhaseName { id, summary, command }
+}
+
+const fn alone(flags: Flags) -> Command {
+    Command::Alone { flags, endpoint: true }
+}
+
+const fn without_endpoint(flags: Flags) -> Command {
+    Command::Alone { flags, endpoint: false }
+}
+
+/// Every phase, in the order of a join. `discovery` and `tls-bootstrap` are ours, the others kubeadm's.
+pub const PHASES: &[PhaseName] = &[
+    phase("preflight", "Run join pre-flight checks", alone("XDABCKNRIG")),
+    phase("discovery", "Find the cluster and establish trust in it", alone("XD")),
+    phase("control-plane-prepare", "Prepare the machine for serving a control plane", Command::Parent),
+    phase("control-plane-prepare/all", "Prepare the machine for serving a control plane", alone("XDABCKNP")),
+    phase(
+        "control-plane-prepare/download-certs",
+        "Download certificates shared among control-plane nodes from the kubeadm-certs Secret",
+        alone("XDCK"),
+    ),
+    phase(
+        "control-plane-prepare/certs",
+        "Generate the certificates for the new control plane components",
+        alone("XDACN"),
+    ),
+    phase(
+        "control-plane-prepare/kubeconfig",
+        "Generate the kubeconfig for the new control plane components",
+        alone("XDCK"),
+    ),
+    phase(
+        "control-plane-prepare/control-plane",
+        "Generate the manifests for the new control plane components",
+        without_endpoint("XABCP"),
+    ),
+    phase("check-etcd", "Check the health of the etcd cluster", Command::Hidden),
+    phase("tls-bootstrap", "Trade the bootstrap token for the kubelet's client certificate", alone("XDNT")),
+    phase("kubelet-start", "Write kubelet settings, certificates and (re)start the kubelet", alone("XDNRPT")),
+    phase("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACNP")),
+    phase("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", alone("XR")),
+    phase("control-plane-join", "Join a machine as a control plane instance", Command::Parent),
+    phase("control-plane-join/all", "Join a machine as a control plane instance", without_endpoint("XACNP")),
+    phase("control-plane-join/mark-control-plane", "Mark a node as a control plane", without_endpoint("XCN")),
+    phase("wait-control-plane", "Wait for the control plane to start", alone("")),
+];
+
+/// The phase of this exact name.
+///
+/// # Errors
+///
+/// [`Fault::UnknownPhase`].
+pub(super) fn find(id: &str) -> Result<&'static PhaseName, Fault> {
+    PHASES.iter().find(|phase| phase.id == id).ok_or_else(|| Fault::UnknownPhase(super::error::shown(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_exact_names_only() {
+        for good in ["preflight", "check-etcd", "control-plane-prepare/all", "control-plane-join", "tls-bootstrap"] {
+            assert_eq!(find(good).unwrap().id, good);
+        }
+        for bad in
+            ["", "Preflight", "control-plane-join/etcd", "certs", "all", "preflight/", "control-plane-prepare certs"]
+        {
+            assert!(find(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! TLS bootstrap by the host: key, certificate request, certificate, and the files in which the kubelet keeps them.
+//!
+//! The key is durable before anything is asked for, in the file where the kubelet itself keeps a pending one. The
+//! request is named after the key, so that a run after a crash finds its own request instead of making a second one. The
+//! pair's file is named by the certificate's start, not by the clock, so that a repeated run writes the same file.
+//! Everything else is as the kubelet does it: it rotates the certificate later as if it had made it.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use zeroize::Zeroizing;
+
+use super::node_lookup::kubelet_node_name;
+use super::{Access, ClusterConfiguration, JoinContext, NodeIdentity, discovery};
+use crate::kubeconfig::kubelet_conf;
+use crate::pki::{Certificate, ClientKey};
+
+mod error;
+mod existing;
+mod request;
+mod wait;
+
+pub use error::TlsBootstrapError;
+pub use existing::{ExistingIdentity, existing_identity};
+pub use wait::{Registered, wait_for_node};
+
+/// Phase id of what is told.
+const PHASE: &str = "tls-bootstrap";
+/// The kubelet's certificate directory.
+const PKI_DIR: &str = "/var/lib/kubelet/pki";
+/// The kubelet's own name for a key whose request is pending.
+pub const PENDING_KEY: &str = "/var/lib/kubelet/pki/kubelet-client.key.tmp";
+/// Link to the certificate and key in use.
+pub const CURRENT_PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The kubelet's kubeconfig.
+pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
+/// User name prefix of nodes.
+const NODE_USER_PREFIX: &str = "system:node:";
+/// Group of nodes.
+const NODES_GROUP: &str = "system:nodes";
+/// A pair has 2 KiB, with intermediates 10.
+const PAIR_LIMIT_BYTES: u64 = 256 << 10;
+
+/// Gets the kubelet its client certificate, unless it has one.
+///
+/// # Errors
+///
+/// [`TlsBootstrapError`]; run again, it goes on with the same key and request.
+pub async fn by_host(
+    access: &Access,
+    _cluster: &ClusterConfiguration,
+    cx: &JoinContext,
+) -> Result<NodeIdentity, TlsBootstrapError> {
+    let name = kubelet_node_name(&cx.settings);
+    if let Some(existing) = existing_identity(cx)? {
+        let step = cx.reporter.step(PHASE, "get the kubelet's client certificate");
+        step.unchanged(format!("`{KUBELET_CONF}` has a valid one for `{}`", existing.user));
+        cx.node.remove(Path::new(PENDING_KEY))?;
+        return Ok(NodeIdentity { node_name: name.to_owned(), csr_name: None });
+    }
+    discovery::remember(&access.cluster, &cx.node)?;
+    let (pair, csr_name) = match existing::pair_in_place(name, cx)? {
+        // A crash after the link and before kubelet.conf.
+        Some(pair) => (pair, None),
+        None => {
+            let key = pending_key(cx)?;
+            let answered = request::certificate(&key, name, access, cx).await?;
+            let leaf = answered.chain.first().expect("a verified chain has a leaf");
+            let pair = (pair_path(leaf), pair_content(&answered.chain, &key));
+            (Some(pair), Some(answered.csr_name))
+        }
+    };
+    let step = cx.reporter.step(PHASE, "write the kubelet's credentials");
+    if let Some((path, content)) = pair {
+        cx.node.ensure_file(&path, content.as_bytes(), 0o600)?;
+        cx.node.ensure_symlink(Path::new(CURRENT_PEM), &path)?;
+    }
+    cx.node.ensure_file(Path::new(KUBELET_CONF), kubelet_conf(&access.cluster, CURRENT_PEM).as_bytes(), 0o600)?;
+    cx.node.remove(Path::new(PENDING_KEY))?;
+    step.done(format!("`{KUBELET_CONF}`"));
+    Ok(NodeIdentity { node_name: name.to_owned(), csr_name })
+}
+
+/// The key that an earlier run left, else a new one, in its file before it is used.
+fn pending_key(cx: &JoinContext) -> Result<ClientKey, TlsBootstrapError> {
+    let path = Path::new(PENDING_KEY);
+    let step = cx.reporter.step(PHASE, "make the kubelet's key");
+    let kept = cx.node.read(path, PAIR_LIMIT_BYTES)?.and_then(|pem| String::from_utf8(pem).ok());
+    if let Some(key) = kept.and_then(|pem| ClientKey::parse_pem(pem.into()).ok()) {
+        step.unchanged(format!("the one of an earlier run in `{PENDING_KEY}`"));
+        return Ok(key);
+    }
+    let key = ClientKey::generate()?;
+    cx.node.ensure_dir(Path::new(PKI_DIR), 0o755)?;
+    // What cannot be used is replaced by a file of the right mode.
+    cx.node.remove(path)?;
+    cx.node.ensure_file(path, key.expose_pem().as_bytes(), 0o600)?;
+    step.done("P-256");
+    Ok(key)
+}
+
+/// `kubelet-client-<YYYY-MM-DD-HH-MM-SS>.pem`, the time being the certificate's start in UTC.
+fn pair_path(leaf: &Certificate) -> PathBuf {
+    let (year, month, day, hour, minute, second) = civil(leaf.not_before);
+    Path::new(PKI_DIR)
+        .join(format!("kubelet-client-{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}.pem"))
+}
+
+/// Certificates, leaf first, then the key: the kubelet's file store.
+fn pair_content(chain: &[Certificate], key: &ClientKey) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::new());
+    for certificate in chain {
+        text.push_str(&certificate.to_pem());
+    }
+    text.push_str(key.expose_pem());
+    text
+}
+
+fn now_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Year, month, day, hour, minute, second in UTC of seconds since 1970.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil(seconds: i64) -> (i64, i64, i64, i64, i64, i64) {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day, rest / 3_600, rest % 3_600 / 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Compiling a component, in a process of its own that never runs guest code.
+//!
+//! A hostile component may make the compiler slow, large or wrong; what it could reach there is one socket and the
+//! native code of that same component.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::confine::{self, HelperUid};
+use super::limits::{COMPILE_TIME, COMPONENT_BYTES, FRAME_FROM_RUNNER, NATIVE_BYTES};
+use super::process::{Launcher, Role, ending};
+use super::wire::{self, FromRunner};
+use super::{engine, runner};
+
+/// The work: a component of this many bytes follows.
+#[derive(Debug, Serialize, Deserialize)]
+struct Work {
+    component_bytes: u64,
+}
+
+/// Why there is no native code.
+#[derive(Debug, Clone, Error)]
+pub(super) enum CompileError {
+    /// The component is at fault.
+    #[error("it cannot be compiled: {0}")]
+    Refused(String),
+    /// The process is at fault, or was brought down.
+    #[error("the compiler failed: {0}")]
+    Failed(String),
+}
+
+/// Compiles a component for this CPU.
+pub(super) async fn compile(launcher: &Launcher, index: usize, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
+    let mut helper = launcher.start(Role::Compiler, index).map_err(failed)?;
+    let exchange = async {
+        let socket = &mut helper.socket;
+        socket.write_all(&wire::frame(&Work { component_bytes: component.len() as u64 })).await?;
+        // A compiler that refuses early does not read all of it; its answer says why.
+        let _ = socket.write_all(component).await;
+        let answer = wire::read_async(socket, FRAME_FROM_RUNNER).await?;
+        let mut code = Vec::new();
+        if let FromRunner::Ready { native_bytes } = answer {
+            if native_bytes > NATIVE_BYTES {
+                return Err(std::io::Error::other(format!("{native_bytes} bytes of code; {NATIVE_BYTES} are allowed")));
+            }
+            code = vec![0; usize::try_from(native_bytes).map_err(std::io::Error::other)?];
+            socket.read_exact(&mut code).await?;
+        }
+        Ok((answer, code))
+    };
+    match tokio::time::timeout(COMPILE_TIME, exchange).await {
+        Ok(Ok((FromRunner::Ready { .. }, code))) => Ok(code),
+        Ok(Ok((FromRunner::Refused { load: true, message }, _))) => Err(CompileError::Refused(message)),
+        Ok(Ok((FromRunner::Refused { load: false, message }, _))) => Err(CompileError::Failed(message)),
+        Ok(Ok(_)) => Err(CompileError::Failed("it answered something else".into())),
+        Ok(Err(error)) => Err(CompileError::Failed(format!("{error}; {}", ending(&mut helper.child).await))),
+        Err(_) => Err(CompileError::Failed(format!("not done after {} s", COMPILE_TIME.as_secs()))),
+    }
+}
+
+/// The life of a compiler process.
+pub(super) fn main(uid: HelperUid) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let socket = match confine::before_input(uid) {
+        Ok(socket) => UnixStream::from(socket),
+        Err(error) => {
+            runner::refuse_on_stdin(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let answered = match work(&socket) {
+        Ok(code) => wire::write(&socket, &FromRunner::Ready { native_bytes: code.len() as u64 })
+            .and_then(|()| (&socket).write_all(&code)),
+        Err(refused) => wire::write(&socket, &refused),
+    };
+    if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn work(mut socket: &UnixStream) -> Result<Vec<u8>, FromRunner> {
+    let engine = engine::new(engine::Cpu::Native)
+        .map_err(|error| FromRunner::Refused { load: false, message: format!("{error:#}") })?;
+    let seconds = COMPILE_TIME.as_secs();
+    rustix::process::setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds) })
+        .map_err(|error| runner::refused(false, &error))?;
+    confine::before_load().and_then(|()| confine::before_guest()).map_err(|error| runner::refused(false, &error))?;
+    let read = wire::read::<Work>(socket, FRAME_FROM_RUNNER).and_then(|work| {
+        if work.component_bytes > COMPONENT_BYTES {
+            return Err(std::io::Error::other("the component is too large"));
+        }
+        let mut component = vec![0; usize::try_from(work.component_bytes).map_err(std::io::Error::other)?];
+        socket.read_exact(&mut component)?;
+        Ok(component)
+    });
+    let component = read.map_err(|error| runner::refused(false, &error))?;
+    engine
+        .precompile_component(&component)
+        .map_err(|error| FromRunner::Refused { load: true, message: format!("{error:#}") })
+}
+
+/// `mortise __precompile IN.wasm OUT.cwasm`, for `make build`: code for any CPU of this architecture.
+///
+/// # Errors
+///
+/// Of files, and of a component that cannot be compiled.
+pub fn precompile(component: &Path, code: &Path) -> anyhow::Result<()> {
+    let engine = engine::new(engine::Cpu::Baseline)?;
+    std::fs::write(code, engine.precompile_component(&std::fs::read(component)?)?)?;
+    Ok(())
+}

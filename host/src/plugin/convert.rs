@@ -1,0 +1,253 @@
+//! Between the generated types and the host's, both ways; and the host functions, each one request to the broker.
+
+use super::bindings::exports::mortise::preflight::check as wit;
+use super::bindings::mortise::host::{commands, context, facts as host_facts, files, log, settings, types};
+use super::guest::Guest;
+use super::report::{CheckInfo, Report, ReportedFinding};
+use super::wire::{Ask, HostAnswer, LogLevel};
+use super::{Severity, Stage};
+use crate::facts::{CgroupVersion, Fact, FactRequest, FileKind, HostError, PortState};
+
+impl From<wit::CheckInfo> for CheckInfo {
+    fn from(check: wit::CheckInfo) -> Self {
+        let stage = match check.stage {
+            wit::Stage::Node => Stage::Node,
+            wit::Stage::Cluster => Stage::Cluster,
+            wit::Stage::Joined => Stage::Joined,
+        };
+        Self { id: check.id, title: check.title, stage, severity: check.severity.into() }
+    }
+}
+
+impl From<wit::Severity> for Severity {
+    fn from(severity: wit::Severity) -> Self {
+        match severity {
+            wit::Severity::Error => Self::Error,
+            wit::Severity::Warning => Self::Warning,
+        }
+    }
+}
+
+impl From<wit::Report> for Report {
+    fn from(report: wit::Report) -> Self {
+        let findings = report.findings.into_iter().map(Into::into).collect();
+        Self { skipped: report.skipped, findings, evidence: report.evidence, extra: report.extra }
+    }
+}
+
+impl From<wit::Finding> for ReportedFinding {
+    fn from(finding: wit::Finding) -> Self {
+        let wit::Finding { severity, message, evidence, remedy, extra } = finding;
+        Self { severity: severity.into(), message, evidence, remedy, extra }
+    }
+}
+
+impl From<types::Error> for HostError {
+    fn from(error: types::Error) -> Self {
+        Self { code: error.code, message: error.message, retryable: error.retryable }
+    }
+}
+
+impl From<HostError> for types::Error {
+    fn from(error: HostError) -> Self {
+        Self { code: error.code, message: error.message, retryable: error.retryable }
+    }
+}
+
+/// An answer of another kind than was asked for.
+fn mismatched() -> types::Error {
+    types::Error { code: "unavailable".into(), message: "the host answered something else".into(), retryable: false }
+}
+
+impl types::Host for Guest {}
+
+impl context::Host for Guest {
+    async fn role(&mut self) -> context::NodeRole {
+        if self.start.control_plane { context::NodeRole::ControlPlane } else { context::NodeRole::Worker }
+    }
+
+    async fn node_name(&mut self) -> String {
+        self.start.node_name.clone()
+    }
+
+    async fn parameter(&mut self, name: String) -> Option<String> {
+        self.start.parameters.get(&name).cloned()
+    }
+}
+
+impl settings::Host for Guest {
+    async fn get(&mut self) -> String {
+        self.start.settings.clone()
+    }
+}
+
+impl log::Host for Guest {
+    async fn write(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Warn => LogLevel::Warn,
+        };
+        self.log(level, &message);
+    }
+}
+
+impl Guest {
+    async fn fact(&mut self, request: FactRequest) -> Result<Fact, types::Error> {
+        match self.ask(Ask::Fact(request)).await? {
+            HostAnswer::Fact(fact) => Ok(fact),
+            _ => Err(mismatched()),
+        }
+    }
+}
+
+/// Asks for a fact and takes the case that fits.
+macro_rules! fact {
+    ($guest:expr, $request:expr, $case:pat => $value:expr) => {
+        match $guest.fact($request).await? {
+            $case => Ok($value),
+            _ => Err(mismatched()),
+        }
+    };
+}
+
+impl host_facts::Host for Guest {
+    async fn kernel(&mut self) -> Result<host_facts::KernelInfo, types::Error> {
+        fact!(self, FactRequest::Kernel, Fact::Kernel(it) => host_facts::KernelInfo {
+            name: it.name, release: it.release, machine: it.machine,
+        })
+    }
+
+    async fn kernel_options(&mut self, names: Vec<String>) -> Result<Vec<Option<String>>, types::Error> {
+        fact!(self, FactRequest::KernelOptions { names }, Fact::KernelOptions(values) => values)
+    }
+
+    async fn modules(&mut self) -> Result<Vec<String>, types::Error> {
+        fact!(self, FactRequest::Modules, Fact::Names(names) => names)
+    }
+
+    async fn sysctl(&mut self, name: String) -> Result<String, types::Error> {
+        fact!(self, FactRequest::Sysctl { name }, Fact::Text(value) => value)
+    }
+
+    async fn cgroup(&mut self) -> Result<host_facts::CgroupInfo, types::Error> {
+        fact!(self, FactRequest::Cgroup, Fact::Cgroup(it) => host_facts::CgroupInfo {
+            version: match it.version {
+                CgroupVersion::None => host_facts::CgroupVersion::None,
+                CgroupVersion::V1 => host_facts::CgroupVersion::V1,
+                CgroupVersion::V2 => host_facts::CgroupVersion::V2,
+            },
+            controllers: it.controllers,
+        })
+    }
+
+    async fn swap(&mut self) -> Result<Vec<String>, types::Error> {
+        fact!(self, FactRequest::Swap, Fact::Names(paths) => paths)
+    }
+
+    async fn usable_cpus(&mut self) -> Result<u32, types::Error> {
+        fact!(self, FactRequest::UsableCpus, Fact::Number(count) => u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    async fn memory_total_bytes(&mut self) -> Result<u64, types::Error> {
+        fact!(self, FactRequest::MemoryTotal, Fact::Number(bytes) => bytes)
+    }
+
+    async fn mounts(&mut self) -> Result<Vec<host_facts::Mount>, types::Error> {
+        fact!(self, FactRequest::Mounts, Fact::Mounts(mounts) => mounts.into_iter().map(|it| host_facts::Mount {
+            source: it.source, target: it.target, fs_type: it.fs_type, options: it.options,
+        }).collect())
+    }
+
+    async fn tcp_port(&mut self, port: u16) -> Result<host_facts::PortState, types::Error> {
+        fact!(self, FactRequest::TcpPort { port }, Fact::TcpPort(state) => match state {
+            PortState::Free => host_facts::PortState::Free,
+            PortState::InUse => host_facts::PortState::InUse,
+            PortState::Ours => host_facts::PortState::Ours,
+        })
+    }
+
+    async fn interfaces(&mut self) -> Result<Vec<host_facts::NetworkInterface>, types::Error> {
+        fact!(self, FactRequest::Interfaces, Fact::Interfaces(list) => list.into_iter().map(|it| {
+            host_facts::NetworkInterface { name: it.name, addresses: it.addresses }
+        }).collect())
+    }
+
+    async fn unit(&mut self, name: String) -> Result<host_facts::UnitInfo, types::Error> {
+        fact!(self, FactRequest::Unit { name }, Fact::Unit(it) => host_facts::UnitInfo {
+            init_system: it.init_system, exists: it.exists, enabled: it.enabled, active: it.active,
+        })
+    }
+
+    async fn executable(&mut self, name: String) -> Result<Option<host_facts::ExecutableInfo>, types::Error> {
+        fact!(self, FactRequest::Executable { name }, Fact::Executable(found) => found.map(|it| {
+            host_facts::ExecutableInfo { path: it.path, version: it.version, version_error: it.version_error }
+        }))
+    }
+
+    async fn container_runtime(&mut self) -> Result<host_facts::RuntimeInfo, types::Error> {
+        fact!(self, FactRequest::ContainerRuntime, Fact::ContainerRuntime(it) => host_facts::RuntimeInfo {
+            name: it.name,
+            version: it.version,
+            ready: it.ready,
+            ready_message: it.ready_message,
+            config_supported: it.config_supported,
+            cgroup_driver: it.cgroup_driver,
+            config_error: it.config_error,
+        })
+    }
+
+    async fn os(&mut self) -> Result<host_facts::OsInfo, types::Error> {
+        fact!(self, FactRequest::Os, Fact::Os(it) => host_facts::OsInfo {
+            id: it.id, version_id: it.version_id, pretty_name: it.pretty_name, hostname: it.hostname,
+        })
+    }
+
+    async fn node_name_addresses(&mut self) -> Result<Vec<String>, types::Error> {
+        fact!(self, FactRequest::NodeNameAddresses, Fact::Names(addresses) => addresses)
+    }
+
+    async fn proxy_for(&mut self, url: String) -> Result<Option<String>, types::Error> {
+        fact!(self, FactRequest::ProxyFor { url }, Fact::Proxy(proxy) => proxy)
+    }
+
+    async fn current_uid(&mut self) -> Result<u32, types::Error> {
+        fact!(self, FactRequest::CurrentUid, Fact::Number(uid) => u32::try_from(uid).unwrap_or(u32::MAX))
+    }
+}
+
+impl files::Host for Guest {
+    async fn stat(&mut self, path: String) -> Result<Option<files::FileInfo>, types::Error> {
+        let HostAnswer::Stat(found) = self.ask(Ask::Stat(path)).await? else { return Err(mismatched()) };
+        Ok(found.map(|it| files::FileInfo {
+            kind: match it.kind {
+                FileKind::Regular => files::FileKind::Regular,
+                FileKind::Directory => files::FileKind::Directory,
+                FileKind::Other => files::FileKind::Other,
+            },
+            size_bytes: it.size_bytes,
+            mode: it.mode,
+            uid: it.uid,
+            gid: it.gid,
+            ours: it.ours,
+        }))
+    }
+
+    async fn read(&mut self, path: String) -> Result<Vec<u8>, types::Error> {
+        match self.ask(Ask::Read(path)).await? {
+            HostAnswer::Content(content) => Ok(content.0),
+            _ => Err(mismatched()),
+        }
+    }
+}
+
+impl commands::Host for Guest {
+    async fn run(&mut self, program: String, arguments: Vec<String>) -> Result<commands::Output, types::Error> {
+        match self.ask(Ask::Run { program, arguments }).await? {
+            HostAnswer::Output { status, stdout, stderr } => {
+                Ok(commands::Output { status, stdout: stdout.0, stderr: stderr.0 })
+            }
+            _ => Err(mismatched()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What a component says of itself without being run: its manifest, its exports and its imports.
+
+use serde::Deserialize;
+use wasmparser::{Encoding, Parser, Payload};
+
+use super::error::Unfit;
+use super::grants::Grants;
+use super::limits::{GUEST_TIME, GUEST_TIME_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX};
+
+/// Custom section that holds the manifest, in the component or in a module inside it.
+const SECTION: &str = "mortise:manifest";
+/// Value of `schema`.
+const SCHEMA: &str = "mortise.dev/plugin/v1alpha1";
+/// Largest manifest.
+const MANIFEST_BYTES: usize = 256 << 10;
+/// Interface a preflight plugin exports.
+const EXPORT: &str = "mortise:preflight/check@0.1.0";
+/// Interfaces this host answers, each in the version and those that are compatible with it.
+const IMPORTS: [(&str, &str); 7] = [
+    ("mortise:host/", "0.1"),
+    ("wasi:io/", "0.2"),
+    ("wasi:cli/", "0.2"),
+    ("wasi:clocks/", "0.2"),
+    ("wasi:random/", "0.2"),
+    ("wasi:filesystem/", "0.2"),
+    ("wasi:sockets/", "0.2"),
+];
+
+/// `plugin.yaml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Manifest {
+    pub(super) schema: String,
+    #[serde(default)]
+    pub(super) min_host: Option<String>,
+    pub(super) id: String,
+    pub(super) version: String,
+    pub(super) kind: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "checked to be a text; `plugin inspect` shows it")]
+    title: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "as above")]
+    licence: String,
+    #[serde(default)]
+    pub(super) grants: Grants,
+    /// JSON Schema of the settings; kept as it is.
+    #[serde(default)]
+    #[expect(dead_code, reason = "as above")]
+    settings: Option<serde_json::Value>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+/// `limits` of a manifest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Limits {
+    #[serde(default)]
+    memory: Option<super::grants::Size>,
+    #[serde(default)]
+    time: Option<String>,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    /// None: the component has no manifest, and so gets no grants.
+    pub(super) manifest: Option<Manifest>,
+    /// Of each linear memory.
+    pub(super) memory_bytes: u64,
+    /// Computing, per call.
+    pub(super) guest_time: std::time::Duration,
+}
+
+/// Reads a component and checks that it is a preflight plugin this host can run.
+pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
+    let found = scan(component)?;
+    let manifest = match found.manifests.as_slice() {
+        [] => None,
+        [one] => Some(parse(one)?),
+        _ => return Err(Unfit::Manifest("there are several".into())),
+    };
+    verify_exports(&found.exports)?;
+    for import in &found.imports {
+        verify_import(import)?;
+    }
+    let limits = manifest.as_ref().map(|manifest| manifest.limits.clone()).unwrap_or_default();
+    let wrong = |error: super::grants::GrantError| Unfit::Manifest(format!("`limits`: {error}"));
+    let memory = super::grants::size("memory", limits.memory, MEMORY_BYTES_MAX).map_err(wrong)?;
+    let time = limits.time.as_deref().map(super::grants::parse_duration).transpose().map_err(wrong)?;
+    if time.is_some_and(|time| time.is_zero() || time > GUEST_TIME_MAX) {
+        return Err(Unfit::Manifest(format!(
+            "`limits`: `time` must be above 0 and at most {} s",
+            GUEST_TIME_MAX.as_secs()
+        )));
+    }
+    let (memory_bytes, guest_time) = (memory.unwrap_or(MEMORY_BYTES), time.unwrap_or(GUEST_TIME));
+    Ok(Inspected { manifest, memory_bytes, guest_time })
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    manifests: Vec<&'a [u8]>,
+    exports: Vec<&'a str>,
+    imports: Vec<&'a str>,
+}
+
+fn scan(component: &[u8]) -> Result<Found<'_>, Unfit> {
+    let mut found = Found::default();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        let broken = |error: wasmparser::BinaryReaderError| Unfit::Malformed(error.to_string());
+        match payload.map_err(|error| if depth == 0 { not_wasm(component, &error) } else { broken(error) })? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => return Err(Unfit::CoreModule),
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::CustomSection(section) if section.name() == SECTION => found.manifests.push(section.data()),
+            Payload::ComponentImportSection(imports) if depth == 1 => {
+                for import in imports {
+                    found.imports.push(import.map_err(broken)?.name.name);
+                }
+            }
+            Payload::ComponentExportSection(exports) if depth == 1 => {
+                for export in exports {
+                    found.exports.push(export.map_err(broken)?.name.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Says what a file is whose beginning is not that of a WebAssembly binary.
+fn not_wasm(content: &[u8], error: &wasmparser::BinaryReaderError) -> Unfit {
+    let kind = match content {
+        [] => "an empty file",
+        [0x7f, b'E', b'L', b'F', ..] => "an ELF file; native code is never taken from a file",
+        [0, b'a', b's', b'm', ..] => return Unfit::Malformed(error.to_string()),
+        _ if content.starts_with(b"(component") || content.starts_with(b"(module") => "WebAssembly text",
+        _ => "something else",
+    };
+    Unfit::NotWasm(kind)
+}
+
+fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
+    if section.len() > MANIFEST_BYTES {
+        return Err(Unfit::Manifest(format!("{} bytes; {MANIFEST_BYTES} are allowed", section.len())));
+    }
+    let text = std::str::from_utf8(section).map_err(|_| Unfit::Manifest("it is not UTF-8".into()))?;
+    let manifest: Manifest =
+        serde_saphyr::from_str(text).map_err(|error| Unfit::Manifest(error.to_string().trim_end().to_owned()))?;
+    if manifest.schema != SCHEMA {
+        return Err(Unfit::Manifest(format!(
+            "its schema is `{}`; this host reads `{SCHEMA}`",
+            manifest.schema.escape_debug()
+        )));
+    }
+    let name = |text: &str| {
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+    };
+    if !name(&manifest.id) || !name(&manifest.version) {
+        return Err(Unfit::Manifest("`id` and `version` are 1 to 128 characters of `[A-Za-z0-9._+-]`".into()));
+    }
+    if manifest.kind != "preflight" {
+        return Err(Unfit::Manifest(format!("its kind is `{}`, not `preflight`", manifest.kind.escape_debug())));
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    if let Some(wanted) = &manifest.min_host {
+        let (wanted_numbers, own_numbers) = (numbers(wanted), numbers(own));
+        if wanted_numbers.is_none() || wanted_numbers > own_numbers {
+            return Err(Unfit::MinHost { wanted: wanted.escape_debug().to_string(), own });
+        }
+    }
+    Ok(manifest)
+}
+
+/// Major, minor and patch.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(numbers)
+}
+
+fn verify_exports(exports: &[&str]) -> Result<(), Unfit> {
+    let check = |export: &&&str| export.split('@').next() == EXPORT.split('@').next();
+    match exports.iter().find(check) {
+        Some(export) if compatible(export, "0.1") => Ok(()),
+        Some(export) => Err(Unfit::ExportVersion { found: shown(export), expected: EXPORT }),
+        None => {
+            let found = exports.iter().map(|export| format!("`{}`", shown(export))).collect::<Vec<_>>();
+            let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
+            Err(Unfit::World { found, expected: EXPORT })
+        }
+    }
+}
+
+fn verify_import(import: &str) -> Result<(), Unfit> {
+    let known = IMPORTS.iter().find(|(package, _)| import.starts_with(package));
+    match known {
+        Some((_, version)) if compatible(import, version) => Ok(()),
+        Some((package, version)) => {
+            Err(Unfit::ImportVersion { found: shown(import), expected: format!("{package}*@{version}") })
+        }
+        None => Err(Unfit::Import { found: shown(import) }),
+    }
+}
+
+/// Whether a name ends in a version of this line: `0.1` or `0.1.7` for `0.1`.
+fn compatible(name: &str, line: &str) -> bool {
+    let version = name.split_once('@').map_or("", |(_, version)| version);
+    version.strip_prefix(line).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// A name out of a component, safe and short.
+fn shown(name: &str) -> String {
+    name.escape_debug().take(200).collect()
+}

@@ -1,0 +1,328 @@
+//! Plugins of a join: made ready once, asked at each stage.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::OnceCell;
+
+use super::broker::Broker;
+use super::compiler::{self, CompileError};
+use super::error::{PluginError, Unfit};
+use super::grants::{Effective, Grants};
+use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
+use super::process::Launcher;
+use super::report::CheckInfo;
+use super::session::{Session, StartError};
+use super::wire::{Export, LogLevel, Start};
+use super::{CheckResult, Stage, engine, judge, manifest};
+use crate::config::{IgnoredChecks, PluginSettings};
+use crate::facts::FactSource;
+use crate::output::{Event, Reporter, printable};
+
+/// Name of the plugin that carries kubeadm's checks.
+const BUILTIN: &str = "preflight-node";
+
+/// What a plugin is told of the join; nothing of it is secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckContext {
+    /// The machine is to become a control plane, not a worker.
+    pub control_plane: bool,
+    /// Of the Node.
+    pub node_name: String,
+    /// By the names that `context.parameter` of the WIT lists.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A plugin as the journal and a dry run show it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginDigest {
+    /// As the operator named it.
+    pub name: String,
+    /// Of its manifest; `0` without one.
+    pub version: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// What it was granted, in the syntax of a manifest.
+    pub grants: Vec<String>,
+}
+
+/// All plugins of a join.
+pub struct Plugins {
+    plugins: Vec<Plugin>,
+    context: CheckContext,
+    launcher: Launcher,
+}
+
+/// One plugin, ready to be run.
+struct Plugin {
+    index: usize,
+    name: String,
+    version: String,
+    digest: String,
+    builtin: bool,
+    component: Arc<[u8]>,
+    settings: String,
+    memory_bytes: u64,
+    guest_time: Duration,
+    broker: Broker,
+    /// Compiled code; not needed while the built-in plugin's own fits.
+    code: OnceCell<Result<Arc<[u8]>, CompileError>>,
+    /// What it offers, known after the first stage.
+    checks: Mutex<Option<Vec<CheckInfo>>>,
+}
+
+impl Plugins {
+    /// Reads, inspects and grants; runs nothing. `builtin`: with kubeadm's own checks, first of all.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError`] for the first plugin that cannot be used.
+    pub fn prepare(
+        builtin: bool,
+        settings: &[PluginSettings],
+        facts: Arc<dyn FactSource>,
+        context: CheckContext,
+    ) -> Result<Self, PluginError> {
+        Self::prepare_with(Launcher::default(), builtin, settings, facts, context)
+    }
+
+    /// As [`Self::prepare`], with helpers started from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError`] for the first plugin that cannot be used.
+    pub fn prepare_with(
+        launcher: Launcher,
+        builtin: bool,
+        settings: &[PluginSettings],
+        facts: Arc<dyn FactSource>,
+        context: CheckContext,
+    ) -> Result<Self, PluginError> {
+        let mut plugins = Vec::new();
+        if builtin {
+            let component = Arc::from(engine::builtin::COMPONENT);
+            plugins.push(Plugin::new(0, BUILTIN, component, None, &facts, &context)?);
+        }
+        for one in settings {
+            if plugins.iter().any(|other| other.name == one.name) {
+                return Err(PluginError::Twice { plugin: one.name.clone() });
+            }
+            let component = read(one)?;
+            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
+        }
+        Ok(Self { plugins, context, launcher })
+    }
+
+    /// Adds a parameter that became known, for example `cluster-version`.
+    pub fn learn(&mut self, name: &str, value: impl Into<String>) {
+        self.context.parameters.insert(name.into(), value.into());
+    }
+
+    /// The plugins, in order.
+    pub fn digests(&self) -> Vec<PluginDigest> {
+        let digests = self.plugins.iter().map(|plugin| PluginDigest {
+            name: plugin.name.clone(),
+            version: plugin.version.clone(),
+            digest: plugin.digest.clone(),
+            grants: plugin.broker.grants.lines(),
+        });
+        digests.collect()
+    }
+
+    /// Runs all checks of a stage side by side. Each is told as it ends; the result keeps the order of plugins and of
+    /// their lists. Whatever goes wrong is a result.
+    pub async fn run_stage(&self, stage: Stage, ignore: &IgnoredChecks, reporter: &Reporter) -> Vec<CheckResult> {
+        let stages = self.plugins.iter().map(|plugin| self.run_plugin(plugin, stage, ignore, reporter));
+        join_all(stages).await.into_iter().flatten().collect()
+    }
+
+    async fn run_plugin(
+        &self,
+        plugin: &Plugin,
+        stage: Stage,
+        ignore: &IgnoredChecks,
+        reporter: &Reporter,
+    ) -> Vec<CheckResult> {
+        if plugin.offers_nothing(stage) {
+            return Vec::new();
+        }
+        let log = |level: LogLevel, message: &str| {
+            let (plugin, message) = (plugin.name.clone(), printable(message));
+            reporter.tell(&Event::PluginLog { plugin, level: level.as_str(), message });
+        };
+        let tell = |result: CheckResult| {
+            reporter.tell(&Event::Check(result.clone()));
+            result
+        };
+        let subject = judge::Subject { name: &plugin.name, version: &plugin.version, stage, ignore };
+        let mut session = match plugin.start(&self.launcher, &self.context, &log).await {
+            Ok(session) => session,
+            Err(failure) => return vec![tell(subject.not_started(failure))],
+        };
+        let mut listed = None;
+        session.call(&[Export::ListChecks], |_, ended| listed = Some(ended)).await;
+        let checks = match listed.map(|ended| subject.listed(ended)) {
+            Some(Ok(checks)) => checks,
+            Some(Err(result)) => {
+                session.finish().await;
+                return vec![tell(*result)];
+            }
+            None => unreachable!("a session ends every call"),
+        };
+        *plugin.checks.lock().unwrap_or_else(PoisonError::into_inner) = Some(checks.clone());
+        let checks: Vec<_> = checks.into_iter().filter(|check| check.stage == stage).collect();
+        let exports: Vec<_> = checks.iter().map(|check| Export::RunCheck(check.id.clone())).collect();
+        let mut results: Vec<Option<CheckResult>> = vec![None; checks.len()];
+        session
+            .call(&exports, |index, ended| results[index] = Some(tell(subject.checked(&checks[index], ended))))
+            .await;
+        session.finish().await;
+        results.into_iter().flatten().collect()
+    }
+}
+
+impl Plugin {
+    fn new(
+        index: usize,
+        name: &str,
+        component: Arc<[u8]>,
+        settings: Option<&PluginSettings>,
+        facts: &Arc<dyn FactSource>,
+        context: &CheckContext,
+    ) -> Result<Self, PluginError> {
+        let digest = digest(&component);
+        let named = |plugin: &str| plugin.to_owned();
+        if let Some(expected) = settings.and_then(|settings| settings.digest.as_ref())
+            && !expected.eq_ignore_ascii_case(&digest)
+        {
+            return Err(PluginError::Digest { plugin: named(name), expected: expected.clone(), found: digest });
+        }
+        let unfit = |plugin: String| move |reason: Unfit| PluginError::Unfit { plugin, reason };
+        let inspected = manifest::inspect(&component).map_err(unfit(named(name)))?;
+        let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
+        let full = format!("{name}@{version}");
+        let mut wanted = inspected.manifest.map(|manifest| manifest.grants).unwrap_or_default();
+        let grants = match settings {
+            None => {
+                wanted.fill(&context.parameters).map_err(|error| unfit(full.clone())(error.into()))?;
+                Effective::own(wanted)
+            }
+            Some(settings) => {
+                verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
+                Grants::intersect(wanted, settings.grants.clone())
+            }
+        };
+        let missing = grants.missing();
+        if !missing.is_empty() {
+            let (lines, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+            return Err(PluginError::MissingGrants {
+                plugin: full,
+                lines,
+                flags: flags.into_iter().flatten().collect(),
+            });
+        }
+        let empty = serde_json::Map::new();
+        let json = serde_json::to_string(settings.map_or(&empty, |settings| &settings.settings))
+            .expect("a JSON object is written as JSON");
+        if json.len() > SETTINGS_BYTES {
+            return Err(PluginError::Settings { plugin: full });
+        }
+        Ok(Self {
+            index,
+            name: named(name),
+            version,
+            digest,
+            builtin: settings.is_none(),
+            component,
+            settings: json,
+            memory_bytes: inspected.memory_bytes,
+            guest_time: inspected.guest_time,
+            broker: Broker { grants, facts: Arc::clone(facts) },
+            code: OnceCell::new(),
+            checks: Mutex::default(),
+        })
+    }
+
+    /// Whether an earlier stage showed that there is nothing to run.
+    fn offers_nothing(&self, stage: Stage) -> bool {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.as_ref().is_some_and(|checks| checks.iter().all(|check| check.stage != stage))
+    }
+
+    /// A runner for this plugin. The built-in one starts from the code this program carries; where that does not fit
+    /// the CPU, or there is none, it is compiled like any other.
+    async fn start<'a>(
+        &'a self,
+        launcher: &Launcher,
+        context: &CheckContext,
+        log: &'a (dyn Fn(LogLevel, &str) + Sync),
+    ) -> Result<Session<'a>, judge::NotStarted> {
+        let start = Start {
+            native_bytes: None,
+            control_plane: context.control_plane,
+            node_name: context.node_name.clone(),
+            parameters: context.parameters.clone(),
+            settings: self.settings.clone(),
+            memory_bytes: self.memory_bytes,
+            guest_time: self.guest_time,
+        };
+        if self.builtin && engine::builtin::NATIVE.is_some() && self.code.get().is_none() {
+            match Session::start(launcher, self.index, start.clone(), None, &self.broker, log).await {
+                Ok(session) => return Ok(session),
+                Err(StartError::Host(message)) => return Err(judge::NotStarted::Host(message)),
+                Err(StartError::Load(message)) => log(LogLevel::Debug, &format!("compiling afresh: {message}")),
+            }
+        }
+        let compile = || async { compiler::compile(launcher, self.index, &self.component).await.map(Arc::from) };
+        let code: Arc<[u8]> = match self.code.get_or_init(compile).await {
+            Ok(code) => Arc::clone(code),
+            Err(error @ CompileError::Refused(_)) => return Err(judge::NotStarted::Plugin(error.to_string())),
+            Err(error @ CompileError::Failed(_)) => return Err(judge::NotStarted::Host(error.to_string())),
+        };
+        let start = Start { native_bytes: Some(code.len() as u64), ..start };
+        match Session::start(launcher, self.index, start, Some(&code), &self.broker, log).await {
+            Ok(session) => Ok(session),
+            Err(StartError::Load(message)) => Err(judge::NotStarted::Plugin(format!("it cannot be loaded: {message}"))),
+            Err(StartError::Host(message)) => Err(judge::NotStarted::Host(message)),
+        }
+    }
+}
+
+/// The component's file, read once: these bytes are inspected, compiled and run.
+fn read(settings: &PluginSettings) -> Result<Arc<[u8]>, PluginError> {
+    let (plugin, path) = (settings.name.clone(), settings.path.clone());
+    let open = || {
+        let file = std::fs::File::open(&path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let mut content = Vec::new();
+        file.take(COMPONENT_BYTES + 1).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    match open() {
+        Ok(content) if content.len() as u64 > COMPONENT_BYTES => Err(PluginError::TooLarge { plugin, path }),
+        Ok(content) => Ok(content.into()),
+        Err(source) => Err(PluginError::Read { plugin, path, source }),
+    }
+}
+
+fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
+    match wanted.files.iter().find(|file| file.path.has_placeholder()) {
+        Some(file) => Err(Unfit::Manifest(format!(
+            "the path `{}` has a placeholder, which only built-in plugins may use",
+            file.path
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn digest(component: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, component);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}

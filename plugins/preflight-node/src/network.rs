@@ -1,0 +1,189 @@
+//! The node's name, the way to the API server, and forwarding.
+
+use std::net::IpAddr;
+
+use crate::bindings::exports::mortise::preflight::check::{Finding, Report};
+use crate::bindings::mortise::host::types::Error;
+
+/// `Hostname`: the node name is one that Kubernetes accepts everywhere, and it resolves.
+pub fn judge_hostname(name: &str, addresses: &Result<Vec<String>, Error>) -> Report {
+    let mut report = Report::passed().seen("node name", name);
+    for fault in name_faults(name) {
+        report.findings.push(
+            Finding::warning(format_args!("invalid node name format \"{name}\": name part {fault}"))
+                .seen("length", format_args!("{} bytes", name.len()))
+                .remedy("choose another name with `--node-name`"),
+        );
+    }
+    let why = match addresses {
+        Ok(addresses) if !addresses.is_empty() => return report.seen("addresses", addresses.join(" ")),
+        Ok(_) => "the resolver gave no address",
+        Err(error) => &error.message,
+    };
+    report.with(Finding::warning(format_args!("hostname \"{name}\" could not be reached: {why}")).remedy(format_args!(
+        "add `{name}` with the node's address to `/etc/hosts` or to DNS; the kubelet looks it up for each Pod"
+    )))
+}
+
+/// As `IsQualifiedName` of apimachinery, for a name without prefix.
+fn name_faults(name: &str) -> Vec<&'static str> {
+    let mut faults = Vec::new();
+    if name.is_empty() {
+        faults.push("must be non-empty");
+    } else if name.len() > 63 {
+        faults.push("must be no more than 63 bytes");
+    }
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let ends = |name: &[u8]| {
+        name.first().zip(name.last()).is_some_and(|(a, z)| a.is_ascii_alphanumeric() && z.is_ascii_alphanumeric())
+    };
+    if !ends(name.as_bytes()) || !name.bytes().all(inner) {
+        faults.push(
+            "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+        );
+    }
+    faults
+}
+
+/// The URL whose proxy `HTTPProxy` asks for; as kubeadm, with a port only where the host is an IPv6 address.
+pub fn probe_url(endpoint_host: &str) -> String {
+    if endpoint_host.contains(':') {
+        format!("https://[{endpoint_host}]:1234")
+    } else {
+        format!("https://{endpoint_host}")
+    }
+}
+
+/// `HTTPProxy`: the API server is usually meant to be reached directly.
+pub fn judge_proxy(endpoint_host: &str, proxy: Option<&str>) -> Report {
+    let url = probe_url(endpoint_host);
+    let Some(proxy) = proxy else { return Report::passed().seen(&url, "no proxy") };
+    Report::of(
+        Finding::warning(format_args!(
+            "connection to \"{url}\" uses proxy \"{proxy}\"; if that is not intended, adjust your proxy settings"
+        ))
+        .seen("proxy", proxy)
+        .remedy(format_args!("add `{endpoint_host}` to NO_PROXY, unless the proxy is wanted")),
+    )
+}
+
+/// Which kernel parameter a node whose API server has this address needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// `net.ipv4.ip_forward`.
+    V4,
+    /// `net.ipv6.conf.default.forwarding`.
+    V6,
+}
+
+impl Forwarding {
+    /// By the family of a literal address; none for a name. An IPv4-mapped address is IPv4.
+    pub fn of_host(endpoint_host: &str) -> Option<Self> {
+        let address: IpAddr = endpoint_host.parse().ok()?;
+        Some(if address.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 })
+    }
+
+    /// Dotted name.
+    pub fn sysctl(self) -> &'static str {
+        match self {
+            Self::V4 => "net.ipv4.ip_forward",
+            Self::V6 => "net.ipv6.conf.default.forwarding",
+        }
+    }
+
+    /// Where the kernel shows it.
+    pub fn path(self) -> String {
+        format!("/proc/sys/{}", self.sysctl().replace('.', "/"))
+    }
+}
+
+/// `FileContent-…`: the kernel forwards packets.
+pub fn judge_forwarding(forwarding: Forwarding, value: &Result<String, Error>) -> Report {
+    let (path, sysctl) = (forwarding.path(), forwarding.sysctl());
+    match value {
+        Ok(value) if value.starts_with('1') => Report::passed().seen(sysctl, value),
+        Ok(value) => Report::of(
+            Finding::error(format_args!("{path} contents are not set to 1")).seen(sysctl, value).remedy(format_args!(
+                "`sysctl -w {sysctl}=1`, and `echo {sysctl}=1 > /etc/sysctl.d/90-kubernetes.conf` to keep it"
+            )),
+        ),
+        Err(error) => Report::of(Finding::error(format_args!("{path} does not exist: {}", error.message)).remedy(
+            "load the kernel module of this address family, or give the API endpoint as an address of the other family",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bindings::exports::mortise::preflight::check::Severity::{Error as Fatal, Warning};
+
+    fn error(message: &str) -> Error {
+        Error { code: "not-found".into(), message: message.into(), retryable: false }
+    }
+
+    #[test]
+    fn node_name_that_resolves_passes() {
+        for name in ["n1", "node-1.example.com", "1a"] {
+            assert_eq!(judge_hostname(name, &Ok(vec!["192.0.2.1".into()])).told(), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_node_names_warn() {
+        let long = "a".repeat(64);
+        for (name, faults) in [("", 2), ("-a", 1), ("a-", 1), ("a b", 1), ("a/b", 1), ("ä", 1), (long.as_str(), 1)] {
+            let report = judge_hostname(name, &Ok(vec!["192.0.2.1".into()]));
+            assert_eq!(report.findings.len(), faults, "{name}");
+            assert!(report.findings.iter().all(|finding| finding.severity == Warning), "{name}");
+        }
+    }
+
+    #[test]
+    fn node_name_that_does_not_resolve_warns_once_with_the_cause() {
+        let told = |addresses| {
+            judge_hostname("n1", &addresses).told().iter().map(|(_, m)| (*m).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Err(error("no such host"))), ["hostname \"n1\" could not be reached: no such host"]);
+        assert_eq!(told(Ok(Vec::new())), ["hostname \"n1\" could not be reached: the resolver gave no address"]);
+    }
+
+    #[test]
+    fn proxy_on_the_way_warns() {
+        assert_eq!(judge_proxy("api.example.com", None).told(), []);
+        let report = judge_proxy("2001:db8::1", Some("http://proxy:3128"));
+        assert_eq!(report.findings[0].severity, Warning);
+        assert_eq!(
+            report.findings[0].message,
+            "connection to \"https://[2001:db8::1]:1234\" uses proxy \"http://proxy:3128\"; if that is not intended, adjust your proxy settings"
+        );
+        assert!(report.findings[0].remedy.as_ref().unwrap().starts_with("add `2001:db8::1` to NO_PROXY"));
+        assert_eq!(probe_url("192.0.2.1"), "https://192.0.2.1");
+    }
+
+    #[test]
+    fn forwarding_is_chosen_by_the_family_of_a_literal_address() {
+        for (host, expected) in [
+            ("192.0.2.1", Some(Forwarding::V4)),
+            ("::ffff:192.0.2.1", Some(Forwarding::V4)),
+            ("2001:db8::1", Some(Forwarding::V6)),
+            ("api.example.com", None),
+            ("", None),
+        ] {
+            assert_eq!(Forwarding::of_host(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn forwarding_off_or_absent_is_an_error() {
+        assert_eq!(judge_forwarding(Forwarding::V4, &Ok("1".into())).told(), []);
+        assert_eq!(
+            judge_forwarding(Forwarding::V4, &Ok("0".into())).told(),
+            [(Fatal, "/proc/sys/net/ipv4/ip_forward contents are not set to 1")]
+        );
+        assert_eq!(
+            judge_forwarding(Forwarding::V6, &Err(error("no such file"))).told(),
+            [(Fatal, "/proc/sys/net/ipv6/conf/default/forwarding does not exist: no such file")]
+        );
+    }
+}

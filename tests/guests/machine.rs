@@ -1,0 +1,52 @@
+//! A machine that answers the same to everybody, and counts what it is asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::BoxFuture;
+use mortise::facts::{
+    CommandOutput, CommandRequest, Fact, FactRequest, FactSource, FileInfo, FileRequest, HostError, KernelInfo,
+};
+
+/// Every answer is fixed; files are those of this machine.
+#[derive(Default)]
+pub(crate) struct Machine {
+    /// Requests that got past the broker.
+    pub(crate) asked: AtomicUsize,
+}
+
+impl Machine {
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl FactSource for Machine {
+    fn ask<'a>(&'a self, request: &'a FactRequest) -> BoxFuture<'a, Result<Fact, HostError>> {
+        self.count();
+        let fact = match request {
+            FactRequest::Swap => Fact::Names(vec!["/dev/sda2".into()]),
+            FactRequest::Sysctl { .. } => Fact::Text("1".into()),
+            FactRequest::Kernel => {
+                Fact::Kernel(KernelInfo { name: "Linux".into(), release: "6.1.0".into(), machine: "x86_64".into() })
+            }
+            _ => Fact::Number(0),
+        };
+        Box::pin(std::future::ready(Ok(fact)))
+    }
+
+    fn stat<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Option<FileInfo>, HostError>> {
+        self.count();
+        Box::pin(std::future::ready(mortise::plugin::files::stat(request)))
+    }
+
+    fn read<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, HostError>> {
+        self.count();
+        Box::pin(std::future::ready(mortise::plugin::files::read(request)))
+    }
+
+    fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
+        self.count();
+        let stdout = format!("ran {}", request.program.display()).into_bytes();
+        Box::pin(std::future::ready(Ok(CommandOutput { status: Some(0), stdout, stderr: Vec::new() })))
+    }
+}

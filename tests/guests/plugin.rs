@@ -1,0 +1,153 @@
+//! The guest crate, built once, with whatever manifest, grants and settings a test wants.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use mortise::config::{IgnoredChecks, PluginSettings};
+use mortise::output::{Format, Reporter};
+use mortise::plugin::grants::Grants;
+use mortise::plugin::{CheckContext, CheckResult, Launcher, PluginError, Plugins, Stage};
+
+use crate::machine::Machine;
+
+/// The component of `tests/guests`, without a manifest.
+pub(crate) fn guest() -> &'static [u8] {
+    static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
+    GUEST.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins");
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "-p", "mortise-test-guests"])
+            .arg("--manifest-path")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .status();
+        assert!(built.unwrap().success(), "the guest cannot be built");
+        std::fs::read(target.join("wasm32-wasip2/plugin/mortise_test_guests.wasm")).unwrap()
+    })
+}
+
+/// A component with one more custom section.
+pub(crate) fn with_section(component: &[u8], name: &str, data: &[u8]) -> Vec<u8> {
+    let mut body = leb128(name.len());
+    body.extend(name.as_bytes());
+    body.extend(data);
+    let mut whole = component.to_vec();
+    whole.push(0);
+    whole.extend(leb128(body.len()));
+    whole.extend(body);
+    whole
+}
+
+fn leb128(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(value & 0x7f).unwrap();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// One plugin as an operator would name it.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    component: Vec<u8>,
+    manifest: String,
+    settings: serde_json::Map<String, serde_json::Value>,
+    grants: Grants,
+    ignore: IgnoredChecks,
+    launcher: Launcher,
+    /// Asked by the broker.
+    pub(crate) machine: Arc<Machine>,
+}
+
+impl Setup {
+    pub(crate) fn new(component: &[u8]) -> Self {
+        Self {
+            component: component.to_vec(),
+            manifest: "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: preflight\n\
+                       limits: {time: 300ms}\n"
+                .into(),
+            settings: serde_json::Map::new(),
+            grants: Grants::default(),
+            ignore: IgnoredChecks::default(),
+            launcher: Launcher::at(env!("CARGO_BIN_EXE_mortise")),
+            machine: Arc::default(),
+        }
+    }
+
+    /// Lists these checks only, separated by commas.
+    pub(crate) fn only(mut self, ids: &str) -> Self {
+        let ids: Vec<_> = ids.split(',').collect();
+        self.settings.insert("only".into(), ids.into());
+        self
+    }
+
+    pub(crate) fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// Lines below the manifest's own.
+    pub(crate) fn manifest(mut self, lines: &str) -> Self {
+        self.manifest.push_str(lines);
+        self
+    }
+
+    /// No manifest section at all.
+    pub(crate) fn without_manifest(mut self) -> Self {
+        self.manifest.clear();
+        self
+    }
+
+    pub(crate) fn grant(mut self, flag: &str) -> Self {
+        self.grants.merge(Grants::parse_flag(flag).unwrap());
+        self
+    }
+
+    pub(crate) fn ignoring(mut self, name: &str) -> Self {
+        self.ignore.names.push(name.to_lowercase());
+        self
+    }
+
+    pub(crate) fn launcher(mut self, program: impl Into<PathBuf>) -> Self {
+        self.launcher = Launcher::at(program);
+        self
+    }
+
+    pub(crate) fn prepare(&self) -> Result<Plugins, PluginError> {
+        let component = if self.manifest.is_empty() {
+            self.component.clone()
+        } else {
+            with_section(&self.component, "mortise:manifest", self.manifest.as_bytes())
+        };
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &component).unwrap();
+        let settings = PluginSettings {
+            name: "guest".into(),
+            path: file.path().to_owned(),
+            digest: None,
+            settings: self.settings.clone(),
+            grants: self.grants.clone(),
+        };
+        let context = CheckContext {
+            control_plane: false,
+            node_name: "n1".into(),
+            parameters: [("endpoint-host".to_owned(), "10.0.0.1".to_owned())].into(),
+        };
+        Plugins::prepare_with(self.launcher.clone(), false, &[settings], self.machine.clone(), context)
+    }
+
+    pub(crate) async fn run(&self, stage: Stage) -> Vec<CheckResult> {
+        let plugins = self.prepare().unwrap_or_else(|error| panic!("{error}"));
+        plugins.run_stage(stage, &self.ignore, &Reporter::new(Format::Text, true)).await
+    }
+}
