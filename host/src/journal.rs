@@ -130,7 +130,7 @@ impl Header {
             Discovery::Token(token) => token.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             Discovery::File { path } => path.display().to_string(),
             Discovery::Https { url } => url.clone(),
-            Discovery::Recorded => "recorded".to_owned(),
+            Discovery::Recorded => "recorded".into(),
         };
         let shape = format!(
             "{:?}",
