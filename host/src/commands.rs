@@ -9,14 +9,14 @@ use crate::api::Dialer;
 use crate::config::{Discovery, Environment, JoinSettings};
 use crate::cri;
 use crate::error::Failure;
-use crate::facts::{Doors, FactSource, HostFacts, HostSettings, Ownership};
+use crate::facts::{FactSource, HostFacts, HostSettings, Ownership};
 use crate::join::JoinContext;
 use crate::join::run::Run;
 use crate::journal::{Header, Journal, Record};
 use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
-use crate::plugin::{CheckContext, Plugins, commands, files};
+use crate::plugin::{CheckContext, Launcher, Plugins};
 
 mod sandbox;
 
@@ -124,7 +124,8 @@ fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environm
         environment,
         owned: Ownership { files: Box::new(move |path| earlier.owns(path)), kubelet_port },
         secrets,
-        doors: Doors { stat: files::stat, read: files::read, run: |request| Box::pin(commands::run(request)) },
+        root: settings.root.clone(),
+        launcher: Launcher::default(),
     }
 }
 
