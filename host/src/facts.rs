@@ -20,7 +20,7 @@ pub mod proxy;
 mod redact;
 mod runtime;
 
-pub use host::{Doors, HostFacts, HostSettings, Ownership};
+pub use host::{HostFacts, HostSettings, Ownership};
 
 /// Answers what the broker has found to be granted. Two kinds: this machine, and a recorded one.
 pub trait FactSource: Send + Sync {

@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod cri;
 pub mod error;
@@ -30,3 +31,6 @@ pub mod sandbox;
 pub mod token;
 pub mod verify;
 pub mod yaml;
+
+/// The Kubernetes minor whose `kubeadm join` this is: the rules, defaults and version skews are those of 1.37.
+pub const KUBERNETES_MINOR: u32 = 37;

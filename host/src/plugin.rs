@@ -45,6 +45,17 @@ pub enum Stage {
     Joined,
 }
 
+impl Stage {
+    /// A few words for a person.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Node => "checks of this machine",
+            Self::Cluster => "checks that need the cluster",
+            Self::Joined => "checks of the joined node",
+        }
+    }
+}
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

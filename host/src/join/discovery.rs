@@ -303,6 +303,12 @@ pub enum DiscoveryError {
         /// The cause.
         source: ApiError,
     },
+    /// 401 to the discovery file's user.
+    #[error("`{endpoint}` does not accept the discovery file's credential")]
+    CredentialRefused {
+        /// `host:port`.
+        endpoint: String,
+    },
     /// A file named by the discovery file, or itself.
     #[error("cannot read `{path}`")]
     FileRead {
@@ -392,6 +398,7 @@ impl Diagnose for DiscoveryError {
             Self::Changed { .. } => "discovery-changed",
             Self::Server { .. } => "discovery-server",
             Self::Credential { .. } => "discovery-credential",
+            Self::CredentialRefused { .. } => "discovery-credential-refused",
             Self::FileRead { .. } => "discovery-file-read",
             Self::File { .. } => "discovery-file",
             Self::FileWithoutCa { .. } => "discovery-file-no-ca",
@@ -457,6 +464,9 @@ impl Diagnose for DiscoveryError {
                     .into()
             }
             Self::Https { url } => format!("`curl -fo discovery.conf {url}`, then `--discovery-file discovery.conf`"),
+            Self::CredentialRefused { .. } => {
+                "its token or certificate may have expired; put a current one into the discovery file".into()
+            }
             Self::FileRead { .. } | Self::File { .. } => return None,
             Self::Identity(error) => return error.hint(),
             Self::Node(error) => return error.hint(),

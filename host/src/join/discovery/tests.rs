@@ -396,6 +396,14 @@ mod file {
     }
 
     #[tokio::test]
+    async fn a_credential_that_the_server_refuses_is_not_called_closed_public_access() {
+        let authority = Authority::new();
+        let text = kubeconfig(&authority, "{token: canary}");
+        let (result, _) = run(&authority, &text, Some(status(401, "Unauthorized"))).await;
+        assert_eq!(result.unwrap_err().code(), "discovery-credential-refused");
+    }
+
+    #[tokio::test]
     async fn a_file_without_credentials_needs_a_tls_bootstrap_token() {
         let authority = Authority::new();
         let (result, authorization) =
