@@ -29,7 +29,6 @@ mod stage;
 mod stdio;
 mod wire;
 
-pub use compiler::precompile;
 pub use error::{PluginError, Unfit};
 pub use process::{Launcher, run_as_helper};
 pub use stage::{CheckContext, PluginDigest, Plugins};
