@@ -28,8 +28,6 @@ pub use wait::{Registered, wait_for_node};
 
 /// Phase id of what is told.
 const PHASE: &str = "tls-bootstrap";
-/// The kubelet's directory; kubeadm makes it with mode 0700 where it is missing.
-const KUBELET_DIR: &str = "/var/lib/kubelet";
 /// The kubelet's certificate directory.
 const PKI_DIR: &str = "/var/lib/kubelet/pki";
 /// The kubelet's own name for a key whose request is pending.
