@@ -38,7 +38,7 @@ const CHECKS: &[&str] = &[
     "many-findings",
     "floods-log",
     "floods-stderr",
-        "context",
+    "context",
     "environment",
     "cluster",
     "joined",
