@@ -49,9 +49,8 @@ pub(super) type HelperUid = Option<u32>;
 ///
 /// Called with one thread, first in `main`.
 pub(super) fn before_input(uid: HelperUid) -> Result<OwnedFd, ConfineError> {
-    let socket = native::keep_only_stdin().map_err(failed("close descriptors"))?;
-    rustix::thread::set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
-    drop_bounding_set()?;
+    native::close_from(1).map_err(failed("close descriptors"))?;
+    never_gain()?;
     if let Some(id) = uid {
         let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
         rustix::thread::set_thread_groups(&[]).map_err(failed("drop supplementary groups"))?;
@@ -73,7 +72,20 @@ pub(super) fn before_input(uid: HelperUid) -> Result<OwnedFd, ConfineError> {
     ] {
         limit(resource, most)?;
     }
-    Ok(socket)
+    Ok(native::take_stdin())
+}
+
+/// What a process that starts commands gives up: it keeps who it is, and gains nothing by whatever it executes.
+pub(super) fn before_command() -> Result<(), ConfineError> {
+    native::close_from(3).map_err(failed("close descriptors"))?;
+    never_gain()?;
+    limit(Resource::Core, 0)
+}
+
+/// No executed file gives a capability or another user.
+fn never_gain() -> Result<(), ConfineError> {
+    rustix::thread::set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
+    drop_bounding_set()
 }
 
 /// The first list. Threads may still be started and native code loaded; nothing can be opened, connected or executed.

@@ -20,18 +20,31 @@ pub(super) fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> 
     unsafe { Component::deserialize(engine, code) }
 }
 
-/// Closes every descriptor but 0, and hands out 0.
+/// Closes every descriptor from this one on.
 ///
 /// # Errors
 ///
 /// The kernel's, below Linux 5.9.
-pub(super) fn keep_only_stdin() -> io::Result<OwnedFd> {
-    // SAFETY: called first in `main`, when nothing but the standard streams was opened; nobody holds one of the
-    // descriptors that go away. Descriptor 0 is owned by nobody else: Rust's `Stdin` never closes it.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, 1_u32, u32::MAX, 0_u32) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(0))
-    }
+pub(super) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: called first in `main` of a helper, when nothing but the standard streams was opened; nobody holds one of
+    // the descriptors that go away.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Descriptor 0, owned. Once.
+pub(super) fn take_stdin() -> OwnedFd {
+    // SAFETY: a helper's stdin is a socket that the host opened for it; Rust's `Stdin` never closes it, and no helper
+    // calls this twice.
+    unsafe { OwnedFd::from_raw_fd(0) }
+}
+
+/// Leaves this process, and all it starts, without a network.
+///
+/// # Errors
+///
+/// The kernel's, without `CAP_SYS_ADMIN`.
+pub(super) fn leave_network() -> io::Result<()> {
+    // SAFETY: only a new table of descriptors would be unsafe, which is not asked for.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
 }

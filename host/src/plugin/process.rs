@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::confine::HelperUid;
-use super::{compiler, runner};
+use super::{commands, compiler, runner};
 
 /// First of the uids that helpers take when the host is root. systemd keeps 60706 to 61183 unused.
 const FIRST_UID: u32 = 60_800;
@@ -25,15 +25,18 @@ pub(super) enum Role {
     Runner,
     /// Compiles one component.
     Compiler,
+    /// Runs one command of a grant; keeps the host's identity, which the command does not get.
+    Command,
 }
 
 impl Role {
-    const ALL: [Self; 2] = [Self::Runner, Self::Compiler];
+    const ALL: [Self; 3] = [Self::Runner, Self::Compiler, Self::Command];
 
     fn word(self) -> &'static str {
         match self {
             Self::Runner => "__runner",
             Self::Compiler => "__compiler",
+            Self::Command => "__command",
         }
     }
 }
@@ -72,13 +75,14 @@ impl Launcher {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
+            // The one that runs a command must outlive its socket, to end what it started.
+            .kill_on_drop(role != Role::Command)
             .spawn()?;
         Ok(Helper { socket: UnixStream::from_std(ours)?, child })
     }
 }
 
-/// A running helper. Dropped, it is killed.
+/// A running helper. Dropped, it is killed, or ends because its socket closes.
 pub(super) struct Helper {
     pub(super) socket: UnixStream,
     pub(super) child: Child,
@@ -111,6 +115,9 @@ pub(super) async fn ending(child: &mut Child) -> String {
 pub fn run_as_helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let first = arguments.next()?;
+    if first == "__precompile" {
+        return Some(precompile(arguments));
+    }
     let role = *Role::ALL.iter().find(|role| first == role.word())?;
     let uid: HelperUid = match arguments.next() {
         None => None,
@@ -122,5 +129,21 @@ pub fn run_as_helper() -> Option<ExitCode> {
     Some(match role {
         Role::Runner => runner::main(uid),
         Role::Compiler => compiler::main(uid),
+        Role::Command => commands::main(),
     })
+}
+
+/// `mortise __precompile IN.wasm OUT.cwasm`, which `make build` runs between its two passes.
+fn precompile(mut paths: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let (Some(component), Some(code), None) = (paths.next(), paths.next(), paths.next()) else {
+        eprintln!("error: usage: mortise __precompile IN.wasm OUT.cwasm");
+        return ExitCode::from(2);
+    };
+    match compiler::precompile(component.as_ref(), code.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

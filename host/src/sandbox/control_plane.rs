@@ -186,6 +186,7 @@ impl ControlPlane {
         let server = format!("https://{}", options.endpoint);
         let mut store = Store::default();
         objects::seed(&mut store, options, &server, authority.pem());
+        store.forget_changes();
         let verifier = Arc::new(RequestedCertificate::new(authority.certificate()));
         let tls = server_tls(&authority, &options.endpoint, verifier.clone());
         let revision = watch::Sender::new(store.revision());

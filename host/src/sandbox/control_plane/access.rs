@@ -48,7 +48,8 @@ pub(super) fn authorize(user: &User, attributes: &Attributes) -> Result<(), Stat
             match of_node {
                 Some(Ok(())) => Ok(()),
                 _ if role_allows(user, attributes.verb, target) => Ok(()),
-                Some(Err(why)) => Err(why),
+                Some(Err(why)) if !why.is_empty() => Err(format!("node: {why}")),
+                Some(Err(_)) => Err(String::new()),
                 None => Err(String::new()),
             }
         }

@@ -148,9 +148,11 @@ fn proxy_kubeconfig(server: &str) -> String {
     )
 }
 
-/// As `kubeadm init` v1.37.2 writes it.
+/// Made with: kubectl -n kube-system get configmap kubelet-config -o yaml, in a cluster of tests/cluster (kubeadm
+/// v1.37.2); without what that cluster overrides, so with kubeadm's cgroup driver.
 const KUBELET_CONFIGURATION: &str = include_str!("kubelet-config.yaml");
-/// As `kubeadm init` v1.37.2 writes it.
+/// Made with: kubectl -n kube-system get configmap kube-proxy -o yaml, there, without its mode. Ends without a newline,
+/// as kubeadm's does.
 const PROXY_CONFIGURATION: &str = include_str!("kube-proxy.yaml");
 
 #[cfg(test)]

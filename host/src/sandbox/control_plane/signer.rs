@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::{FromDer, ParsedExtension};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension};
 
 use super::Approval;
 use super::request::REQUESTS;
@@ -317,10 +317,10 @@ fn kubelet_client_violation(request: &Value) -> Option<String> {
     usages.sort_unstable();
     if subject.organizations != [GROUP_NODES] {
         Some("subject organization is not system:nodes".into())
-    } else if subject.has_names {
-        Some("subject alternative names are not allowed".into())
+    } else if let Some(names) = subject.names {
+        Some(format!("{names} subjectAltNames are not allowed"))
     } else if !subject.common_name.starts_with("system:node:") {
-        Some("subject common name does not begin with system:node: ".into())
+        Some("subject common name does not begin with system:node:".into())
     } else if usages != ["client auth", "digital signature"]
         && usages != ["client auth", "digital signature", "key encipherment"]
     {
@@ -334,7 +334,8 @@ fn kubelet_client_violation(request: &Value) -> Option<String> {
 struct Subject {
     common_name: String,
     organizations: Vec<String>,
-    has_names: bool,
+    /// Kind of the first alternative name that the API server would complain of.
+    names: Option<&'static str>,
 }
 
 impl Subject {
@@ -345,13 +346,28 @@ impl Subject {
         let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
             attribute.as_str().unwrap_or_default().to_owned()
         };
-        let has_names = parsed.requested_extensions().is_some_and(|mut extensions| {
-            extensions.any(|extension| matches!(extension, ParsedExtension::SubjectAlternativeName(_)))
-        });
+        let mut kinds: Vec<_> = parsed
+            .requested_extensions()
+            .into_iter()
+            .flatten()
+            .filter_map(|extension| match extension {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(_) => Some((0, "DNS")),
+                GeneralName::RFC822Name(_) => Some((1, "Email")),
+                GeneralName::IPAddress(_) => Some((2, "IP")),
+                GeneralName::URI(_) => Some((3, "URI")),
+                _ => None,
+            })
+            .collect();
+        kinds.sort_unstable();
         Ok(Self {
             common_name: info.subject.iter_common_name().next().map(text).unwrap_or_default(),
             organizations: info.subject.iter_organization().map(text).collect(),
-            has_names,
+            names: kinds.first().map(|(_, kind)| *kind),
         })
     }
 }

@@ -108,6 +108,13 @@ impl Store {
         Ok(object)
     }
 
+    /// Forgets how the objects came to be: a watch must begin at what is there now, as one at an API server that has
+    /// just been started.
+    pub(super) fn forget_changes(&mut self) {
+        self.changes.clear();
+        self.forgotten = self.revision;
+    }
+
     /// Changes after a revision, oldest first.
     pub(super) fn changes_since(&self, revision: u64) -> Result<impl Iterator<Item = &Change>, Status> {
         if revision < self.forgotten {

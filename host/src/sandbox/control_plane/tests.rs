@@ -194,3 +194,40 @@ async fn refuses_connections_to_other_hosts() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }
+
+/// kube-apiserver forgets after minutes only, so that the conformance suite cannot ask it for this.
+#[tokio::test]
+async fn a_watch_from_a_forgotten_revision_ends_with_410() {
+    let plane = ControlPlane::start(&ControlPlaneOptions::new(token()));
+    let joining = kube_client(&plane, Some(token().expose_bearer()), None);
+    let requests = Api::<CertificateSigningRequest>::all(joining);
+    let mut events = Box::pin(requests.watch(&WatchParams::default(), "1").await.unwrap());
+    let WatchEvent::Error(status) = events.next().await.unwrap().unwrap() else { panic!("the watch went on") };
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    assert!(status.message.starts_with("too old resource version: 1 ("), "{}", status.message);
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn requests_are_denied_failed_or_left_as_asked() {
+    for (approval, expected) in [
+        (Approval::Off, None),
+        (Approval::Deny { reason: "Policy".into(), message: "no".into() }, Some(("Denied", "Policy", "no"))),
+        (Approval::Fail { reason: "Broken".into(), message: "no key".into() }, Some(("Failed", "Broken", "no key"))),
+    ] {
+        let mut options = ControlPlaneOptions::new(token());
+        options.approval = approval;
+        let plane = ControlPlane::start(&options);
+        let requests = Api::<CertificateSigningRequest>::all(kube_client(&plane, Some(token().expose_bearer()), None));
+        let made = requests.create(&PostParams::default(), &kubelet_request("n1").0).await.unwrap();
+        let status = requests.get(&made.metadata.name.unwrap()).await.unwrap().status.unwrap();
+        assert!(status.certificate.is_none());
+        let conditions = status.conditions.unwrap_or_default();
+        let last = conditions.last().map(|condition| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            (condition.type_.clone(), text(&condition.reason), text(&condition.message))
+        });
+        let expected = expected.map(|(kind, reason, message)| (kind.to_owned(), reason.to_owned(), message.to_owned()));
+        assert_eq!(last, expected);
+    }
+}
