@@ -150,7 +150,25 @@ pub struct Journal {
     inner: Mutex<Inner>,
     earlier: Record,
     /// Held until the run ends. None: in memory.
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
+}
+
+/// A first run that ends before its first effect leaves the machine untouched.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(sink) = inner.sink.take() else { return };
+        if self.earlier.run.is_some() || inner.record.finished || !inner.record.is_without_effects() {
+            return;
+        }
+        // Nothing is lost where this fails: the next run takes the empty record over.
+        let _ = std::fs::remove_file(&sink.path);
+        let _ = lock.remove();
+        if let (true, Some(directory)) = (inner.record.state_directory_made, sink.path.parent()) {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -171,7 +189,7 @@ impl Journal {
     /// A record in memory, for dry runs and simulated machines.
     pub fn in_memory() -> Self {
         let inner = Inner { record: Record::default(), sink: None, fault: fault::Fault::default() };
-        Self { inner: Mutex::new(inner), earlier: Record::default(), _lock: None }
+        Self { inner: Mutex::new(inner), earlier: Record::default(), lock: None }
     }
 
     /// Takes the lock, reads what earlier runs left, settles their open intents against the disk, and begins this run.
@@ -212,7 +230,7 @@ impl Journal {
         let journal = Self {
             inner: Mutex::new(Inner { record, sink: Some(sink), fault: fault::Fault::from_environment() }),
             earlier,
-            _lock: Some(lock),
+            lock: Some(lock),
         };
         {
             let mut inner = journal.inner();

@@ -126,6 +126,10 @@ pub fn write_bootstrap_kubeconfig(
     cx: &JoinContext,
 ) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "write the kubelet's bootstrap credential");
+    if let Ok(Some(existing)) = super::tls_bootstrap::existing_identity(cx) {
+        step.unchanged(format!("the kubelet has a certificate for `{}`", existing.user));
+        return Ok(());
+    }
     let text =
         kubeconfig::bootstrap_kubelet_conf(access, &cluster.cluster_name).ok_or(KubeletStartError::NoCredential)?;
     cx.node.delegate(Path::new(super::tls_bootstrap::KUBELET_CONF))?;

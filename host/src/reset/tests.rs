@@ -103,7 +103,9 @@ async fn leaves_the_machine_as_it_was_before_the_join() {
 #[tokio::test]
 async fn removes_the_state_directory_if_the_join_made_it() {
     let root = tempfile::tempdir().unwrap();
-    drop(open(root.path()));
+    let journal = open(root.path());
+    journal.intend(Effect::Removal { path: "/x".into() }).unwrap();
+    drop(journal);
     reset(&settings(root.path())).await.unwrap();
     assert!(!root.path().join("var/lib/mortise").exists());
 }
