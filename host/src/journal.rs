@@ -130,6 +130,7 @@ impl Header {
             Discovery::Token(token) => token.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             Discovery::File { path } => path.display().to_string(),
             Discovery::Https { url } => url.clone(),
+            Discovery::Recorded => String::new(),
         };
         let shape = format!(
             "{:?}",
