@@ -16,11 +16,10 @@ mod mounts;
 mod network;
 mod os;
 mod programs;
-pub mod proxy;
 mod redact;
 mod runtime;
 
-pub use host::{Doors, HostFacts, HostSettings, Ownership};
+pub use host::{HostFacts, HostSettings, Ownership};
 
 /// Answers what the broker has found to be granted. Two kinds: this machine, and a recorded one.
 pub trait FactSource: Send + Sync {

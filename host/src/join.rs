@@ -1,7 +1,5 @@
 //! The ordered list of phases, what passes between them, and the loop that runs it.
 
-pub mod phases;
-
 use crate::config::JoinSettings;
 use crate::node::Node;
 use crate::output::Reporter;
@@ -12,7 +10,11 @@ use std::sync::Arc;
 pub mod cluster_configuration;
 pub mod cluster_paths;
 pub mod discovery;
+pub mod kubelet_config;
+pub mod kubelet_start;
+pub mod kubelet_wait;
 pub mod node_lookup;
+pub mod run;
 pub mod tls_bootstrap;
 
 /// A cluster whose identity was established. Only discovery makes one.

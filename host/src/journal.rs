@@ -22,7 +22,7 @@ mod lock;
 mod record;
 mod settle;
 
-pub use lock::{Lock, LOCK_PATH};
+pub use lock::{LOCK_PATH, Lock};
 pub use record::{Record, Recorded, State};
 
 use record::{Line, Run, What};
@@ -130,7 +130,7 @@ impl Header {
             Discovery::Token(token) => token.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             Discovery::File { path } => path.display().to_string(),
             Discovery::Https { url } => url.clone(),
-            Discovery::Recorded => String::new(),
+            Discovery::Recorded => "recorded".into(),
         };
         let shape = format!(
             "{:?}",
@@ -196,8 +196,13 @@ impl Journal {
             return Err(JournalError::OtherNode { path, recorded: run.node_name.clone(), asked: header.node_name });
         }
         let write = |source| JournalError::Write { path: path.clone(), source };
-        let file =
-            File::options().create(true).append(true).mode(0o600).custom_flags(O_NOFOLLOW).open(&path).map_err(write)?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW)
+            .open(&path)
+            .map_err(write)?;
         file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(write)?;
         // A torn last line was never acted upon.
         file.set_len(whole_bytes).map_err(write)?;
@@ -326,7 +331,13 @@ enum Durability {
 }
 
 impl Inner {
-    fn begin(&mut self, root: &Path, header: Header, state_directory_made: bool, first: bool) -> Result<(), JournalError> {
+    fn begin(
+        &mut self,
+        root: &Path,
+        header: Header,
+        state_directory_made: bool,
+        first: bool,
+    ) -> Result<(), JournalError> {
         let run = Run {
             version: VERSION,
             mortise: env!("CARGO_PKG_VERSION").to_owned(),
@@ -345,8 +356,7 @@ impl Inner {
             let mut text = serde_json::to_vec(&line).expect("a line holds only strings, numbers and enums");
             text.push(b'\n');
             self.fault.before();
-            sink.write(&text, durability)
-                .map_err(|source| JournalError::Write { path: sink.path.clone(), source })?;
+            sink.write(&text, durability).map_err(|source| JournalError::Write { path: sink.path.clone(), source })?;
             self.fault.after();
         }
         self.record.apply(line);

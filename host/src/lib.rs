@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod cri;
 pub mod error;
@@ -24,9 +25,13 @@ pub mod patches;
 pub mod pki;
 pub mod plan;
 pub mod plugin;
+pub mod proxy;
 pub mod reset;
 pub mod result;
 pub mod sandbox;
 pub mod token;
 pub mod verify;
 pub mod yaml;
+
+/// The Kubernetes minor whose `kubeadm join` this is: the rules, defaults and version skews are those of 1.37.
+pub const KUBERNETES_MINOR: u32 = 37;

@@ -3,7 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use mortise::cli::{self, Cli, CliError, Command, ConfigCommand, JoinArgs, PrintCommand, VersionFormat};
+use mortise::cli::{
+    self, Cli, CliError, Command, ConfigCommand, JoinArgs, PrintCommand, SandboxCommand, Scope, VersionFormat,
+};
+use mortise::commands::{self, Extent};
 use mortise::config::{self, Environment, Warning};
 use mortise::error::Failure;
 use mortise::output::{Event, Format, Reporter};
@@ -38,15 +41,29 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
         path: cli.common.root.clone().unwrap_or_default(),
         source,
     })?;
+    let environment = Environment::of_process();
     match cli.command {
-        Command::Join(join) => join_settings(&join.0, root, reporter).map(drop),
-        Command::Preflight(preflight) => join_settings(&preflight.0, root, reporter).map(drop),
+        Command::Join(join) => {
+            let extent = match join.0.scope {
+                Scope::Phase(phase) => Extent::Phase(phase.id),
+                Scope::Join | Scope::Preflight => Extent::Everything,
+            };
+            let settings = join_settings(&join.0, &environment, root, reporter)?;
+            block_on(commands::join(settings, extent, environment, reporter))
+        }
+        Command::Preflight(preflight) => {
+            let settings = join_settings(&preflight.0, &environment, root, reporter)?;
+            block_on(commands::join(settings, Extent::Checks, environment, reporter))
+        }
         Command::Reset(reset) => {
             let (_settings, warnings) = config::reset_settings(&reset, root)?;
             warn(warnings, reporter);
             Ok(())
         }
-        Command::Verify(_) | Command::Sandbox(_) => Ok(()),
+        Command::Verify(_) => Ok(()),
+        Command::Sandbox(SandboxCommand::Join(join)) => {
+            block_on(commands::sandbox_join(join, cli.common.root.is_some().then_some(root), environment, reporter))
+        }
         Command::Config(ConfigCommand::Print(PrintCommand::JoinDefaults)) => {
             print(&config::join_defaults(&hostname()));
             Ok(())
@@ -62,13 +79,23 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
     }
 }
 
+/// One thread for everything: a join waits more than it computes, and every thread costs memory.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs only an epoll descriptor and a pipe")
+        .block_on(command)
+}
+
 /// The settings, their warnings told.
 fn join_settings(
     args: &JoinArgs,
+    environment: &Environment,
     root: std::path::PathBuf,
     reporter: &Reporter,
 ) -> Result<config::JoinSettings, Failure> {
-    let (settings, warnings) = config::join_settings(args, &Environment::of_process(), &hostname(), root)?;
+    let (settings, warnings) = config::join_settings(args, environment, &hostname(), root)?;
     warn(warnings, reporter);
     Ok(settings)
 }

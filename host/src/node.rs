@@ -157,8 +157,11 @@ impl Node {
             mode: kept_mode,
             replaced: old.as_deref().map(sha256_hex),
         })?;
-        files::write_whole(&located, content, kept_mode)
-            .map_err(|source| NodeError::File { action: "write", path: located, source })?;
+        files::write_whole(&located, content, kept_mode).map_err(|source| NodeError::File {
+            action: "write",
+            path: located,
+            source,
+        })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
     }
@@ -210,8 +213,11 @@ impl Node {
             return Ok(Change::Made);
         }
         let entry = self.journal.intend(Effect::Directory { path: path.to_owned(), mode })?;
-        files::make_directory(&located, mode)
-            .map_err(|source| NodeError::File { action: "make directory", path: located, source })?;
+        files::make_directory(&located, mode).map_err(|source| NodeError::File {
+            action: "make directory",
+            path: located,
+            source,
+        })?;
         self.journal.complete(entry)?;
         Ok(Change::Made)
     }
@@ -224,7 +230,8 @@ impl Node {
     pub fn remove(&self, path: &Path) -> Result<Change, NodeError> {
         let located = self.locate(path);
         if let Some(plan) = &self.plan {
-            if plan.content(path).map_or_else(|| std::fs::symlink_metadata(&located).is_err(), |there| there.is_none()) {
+            if plan.content(path).map_or_else(|| std::fs::symlink_metadata(&located).is_err(), |there| there.is_none())
+            {
                 return Ok(Change::Unchanged);
             }
             plan.remove(path);
@@ -245,9 +252,14 @@ impl Node {
     ///
     /// [`NodeError::File`], [`NodeError::Journal`].
     pub fn note_if_empty(&self, path: &Path) -> Result<(), NodeError> {
-        if self.plan.is_some() || self.journal.record().effects.iter().any(|recorded| {
-            matches!(&recorded.effect, Effect::WasEmpty { path: noted, .. } if noted == path)
-        }) {
+        if self.plan.is_some()
+            || self
+                .journal
+                .record()
+                .effects
+                .iter()
+                .any(|recorded| matches!(&recorded.effect, Effect::WasEmpty { path: noted, .. } if noted == path))
+        {
             return Ok(());
         }
         let located = self.locate(path);

@@ -73,6 +73,15 @@ pub enum Event {
         /// The line, control characters replaced.
         message: String,
     },
+    /// What a sandbox join left, after it.
+    Sandbox {
+        /// Where the machine's files are.
+        root: std::path::PathBuf,
+        /// A line each: mode, path, size or target.
+        files: Vec<String>,
+        /// The Node, a line each.
+        node: Vec<String>,
+    },
     /// The command failed. Always the last event.
     Error {
         /// Phase id, when there is one.

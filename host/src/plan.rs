@@ -230,7 +230,10 @@ mod tests {
         plan.file(Path::new("/etc/kubernetes/kubelet.conf"), b"token: canary", 0o600, None);
         plan.note(Step::Unit { unit: "kubelet".into(), action: "restart" });
         let text = plan.text();
-        assert!(text.contains("[kubelet-start] would replace /var/lib/kubelet/config.yaml (mode 0644, owner "), "{text}");
+        assert!(
+            text.contains("[kubelet-start] would replace /var/lib/kubelet/config.yaml (mode 0644, owner "),
+            "{text}"
+        );
         assert!(text.contains("     a: 1\n    -b: 1\n    +b: 2\n"), "{text}");
         assert!(text.contains("[kubelet-start] would restart the unit kubelet\n"), "{text}");
         assert!(text.contains("    <hidden>, sha256 "), "{text}");

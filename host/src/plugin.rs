@@ -29,7 +29,6 @@ mod stage;
 mod stdio;
 mod wire;
 
-pub use compiler::precompile;
 pub use error::{PluginError, Unfit};
 pub use process::{Launcher, run_as_helper};
 pub use stage::{CheckContext, PluginDigest, Plugins};
@@ -44,6 +43,17 @@ pub enum Stage {
     Cluster,
     /// When the node has joined.
     Joined,
+}
+
+impl Stage {
+    /// A few words for a person.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Node => "checks of this machine",
+            Self::Cluster => "checks that need the cluster",
+            Self::Joined => "checks of the joined node",
+        }
+    }
 }
 
 /// How bad a finding is.

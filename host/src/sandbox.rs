@@ -111,6 +111,9 @@ pub enum SandboxError {
     /// The recorded facts.
     #[error(transparent)]
     Facts(#[from] RecordingError),
+    /// The cluster inside does not answer.
+    #[error("the sandbox's API server does not answer")]
+    Api(#[from] ClientError),
 }
 
 impl Diagnose for SandboxError {
@@ -119,13 +122,14 @@ impl Diagnose for SandboxError {
             Self::Directory { .. } => "sandbox-directory",
             Self::NotEmpty { .. } => "sandbox-not-empty",
             Self::Facts(error) => error.code(),
+            Self::Api(_) => "sandbox-api",
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotEmpty { .. } => Some("leave out `--root`, or name a directory that does not exist yet".into()),
-            Self::Directory { .. } => None,
+            Self::Directory { .. } | Self::Api(_) => None,
             Self::Facts(error) => error.hint(),
         }
     }

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -23,8 +25,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::error::{ApiError, TlsProblem, chain, quoted};
-use super::proxy::{self, ProxyRules};
 use super::tls::{self, ClientCertificate};
+use super::tunnel;
 use super::{Answer, CONNECT_TIMEOUT, Dialer, REQUEST_TIMEOUT, Stream, Trust};
 
 /// Where a server is.
@@ -74,6 +76,8 @@ impl fmt::Display for Target {
     }
 }
 
+/// Pause before the next address of a name is tried beside the one before it; as in Go.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(300);
 /// Largest sum of one watch's events, in bytes; a watch is short and of one object.
 const WATCH_LIMIT_BYTES: usize = 16 << 20;
 
@@ -190,7 +194,7 @@ impl Pool {
         let Target { host, port, .. } = &self.target;
         match &self.dialer {
             Dialer::Pipe(open) => open(host.clone(), *port).await.map_err(|error| self.unreachable(error)),
-            Dialer::Tcp => match ProxyRules::from_environment().for_https(host, *port) {
+            Dialer::Tcp => match tunnel::proxy_for(host, *port) {
                 None => Ok(Box::new(self.dial_tcp(host, *port).await?)),
                 Some(proxy) => {
                     let refused = |reason: String| ApiError::Proxy {
@@ -198,9 +202,9 @@ impl Pool {
                         endpoint: self.target.to_string(),
                         reason,
                     };
-                    let (host, port) = proxy.address().map_err(|reason| refused(reason.to_owned()))?;
+                    let (host, port) = tunnel::address(proxy).map_err(|reason| refused(reason.to_owned()))?;
                     let mut stream = self.dial_tcp(host, port).await.map_err(|error| refused(chain(&error)))?;
-                    let tunnel = proxy::open_tunnel(&mut stream, proxy, &self.target.to_string()).await;
+                    let tunnel = tunnel::open_tunnel(&mut stream, proxy, &self.target.to_string()).await;
                     tunnel.map_err(|error| refused(quoted(&error.to_string())))?;
                     Ok(Box::new(stream))
                 }
@@ -211,7 +215,20 @@ impl Pool {
     async fn dial_tcp(&self, host: &str, port: u16) -> Result<TcpStream, ApiError> {
         let dns = |source| ApiError::Dns { host: host.to_owned(), source };
         let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(dns)?.collect();
-        let stream = TcpStream::connect(&*addresses).await.map_err(|error| self.unreachable(error))?;
+        // One address that swallows packets must not use up the time of the others (RFC 8305, without its sorting).
+        let attempts = addresses.into_iter().zip(0u32..).map(|(address, place)| async move {
+            tokio::time::sleep(NEXT_ADDRESS_AFTER * place).await;
+            TcpStream::connect(address).await
+        });
+        let mut attempts: FuturesUnordered<_> = attempts.collect();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let stream = loop {
+            match attempts.next().await {
+                Some(Ok(stream)) => break stream,
+                Some(Err(error)) => last = error,
+                None => return Err(self.unreachable(last)),
+            }
+        };
         // Requests are small and each waits for its answer.
         stream.set_nodelay(true).map_err(|error| self.unreachable(error))?;
         Ok(stream)
@@ -283,5 +300,56 @@ impl Body for Leased {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_server_urls() {
+        for (url, shown) in [
+            ("https://CP.example", "cp.example:443"),
+            ("https://10.0.0.1:6443/", "10.0.0.1:6443"),
+            ("https://[fd00::1]:6443", "[fd00::1]:6443"),
+            ("https://[fd00::1]", "[fd00::1]:443"),
+            ("https://rancher.example/k8s/clusters/c1", "rancher.example:443"),
+        ] {
+            assert_eq!(Target::parse(url).unwrap().to_string(), shown);
+        }
+        for url in [
+            "",
+            "x",
+            "http://a",
+            "https://",
+            "https://a:0",
+            "https://a:99999",
+            "https://u:p@a",
+            "https://a?b",
+            "https://a b",
+        ] {
+            assert!(Target::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_real_socket_is_dialled_and_a_closed_port_is_a_refusal() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let trust = Trust::Unverified;
+        let target = Target::parse(&format!("https://localhost:{}", free.port())).unwrap();
+        let pool = Arc::new(Pool::new(Dialer::Tcp, target, &trust, None).unwrap());
+        let error = pool.exchange(Request::get("/").body(Bytes::new()).unwrap(), 1).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, ApiError::Refused { .. }), "{error:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_url_panics(text: String) {
+            let _ = Target::parse(&text);
+            if let Ok(target) = Target::parse(&format!("https://{text}")) {
+                let _ = Pool::new(Dialer::Tcp, target, &Trust::Unverified, None);
+            }
+        }
     }
 }

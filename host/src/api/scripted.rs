@@ -358,6 +358,11 @@ pub(crate) fn test_node() -> (tempfile::TempDir, Node) {
     (directory, node)
 }
 
+/// The same machine in a dry run.
+pub(crate) fn planning_node(root: &std::path::Path, plan: &Arc<crate::plan::Plan>) -> Node {
+    Node::planning(root.to_owned(), Arc::new(StillMachine), Arc::clone(plan))
+}
+
 /// A bootstrap token whose secret is a canary.
 pub(crate) const TOKEN: &str = "abcdef.0canary0canary00";
 

@@ -99,7 +99,7 @@ where
                 Ok(Ok(ControlFlow::Continue(()))) | Err(_) => {}
                 Ok(Err(error)) => {
                     match error.status() {
-                        Some(403 | 404 | 405) => {
+                        Some(403..=405) => {
                             may_watch = false;
                             version = None;
                             continue;

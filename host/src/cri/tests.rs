@@ -238,3 +238,22 @@ fn detection_takes_the_one_that_listens_and_refuses_to_choose() {
     assert_eq!(error.exit_code(), ExitCode::Usage);
     assert!(error.hint().unwrap().contains(&a));
 }
+
+/// In a node of `tests/cluster`: `mortise-cluster exec n2 -- <this test binary> --ignored real_runtime`.
+#[tokio::test]
+#[ignore = "needs a cluster: a real container runtime at the default socket, and root"]
+async fn real_runtime_answers_every_question() {
+    assert_eq!(detect_socket().unwrap(), DEFAULT_SOCKET);
+    let mut client = Client::connect(DEFAULT_SOCKET).await.unwrap();
+    assert_eq!((client.version().name.as_str(), client.version().api_version.as_str()), ("containerd", "v1"));
+    let status = client.status(true).await.unwrap();
+    assert!(status.conditions.iter().any(|condition| condition.kind == "RuntimeReady" && condition.holds));
+    let config: serde_json::Value = serde_json::from_str(&status.config.unwrap()).unwrap();
+    assert!(config.is_object());
+    assert!(matches!(client.runtime_config().await.unwrap(), RuntimeConfig::CgroupDriver(_)));
+    for sandbox in client.pod_sandboxes().await.unwrap() {
+        assert!(!sandbox.id.is_empty());
+    }
+    client.stop_pod_sandbox("no-such-sandbox").await.unwrap();
+    client.remove_pod_sandbox("no-such-sandbox").await.unwrap();
+}

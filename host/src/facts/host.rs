@@ -1,7 +1,7 @@
 //! This machine's facts: one snapshot a join. Whoever asks first computes; everybody else waits for the same answer.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -9,12 +9,13 @@ use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
 use super::programs::{self, SearchPath};
-use super::proxy::ProxySettings;
 use super::{
     CommandOutput, CommandRequest, Fact, FactRequest, FactSource, FileInfo, FileRequest, HostError, PortState,
 };
 use super::{cgroup, kernel, mounts, network, os, redact, runtime};
 use crate::config::Environment;
+use crate::plugin::{Launcher, commands, files};
+use crate::proxy::ProxySettings;
 
 /// The kubelet's port, whose listener may be ours.
 const KUBELET_PORT: u16 = 10250;
@@ -25,16 +26,6 @@ pub struct Ownership {
     pub files: Box<dyn Fn(&Path) -> bool + Send + Sync>,
     /// Whether it started the kubelet, which then has its port.
     pub kubelet_port: bool,
-}
-
-/// How files are looked at and programs run, after the broker found a grant.
-pub struct Doors {
-    /// [`FactSource::stat`], `ours` left false.
-    pub stat: fn(FileRequest<'_>) -> Result<Option<FileInfo>, HostError>,
-    /// [`FactSource::read`].
-    pub read: fn(FileRequest<'_>) -> Result<Vec<u8>, HostError>,
-    /// [`FactSource::run`].
-    pub run: for<'a> fn(&'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>>,
 }
 
 /// What the facts depend on beside the machine.
@@ -49,8 +40,10 @@ pub struct HostSettings {
     pub owned: Ownership,
     /// Texts that no answer may contain, for example the bootstrap token.
     pub secrets: Vec<SecretString>,
-    /// Files and programs.
-    pub doors: Doors,
+    /// Prefix of the files of this machine, `/` unless `--root`; what the kernel shows in `/proc` and `/sys` has none.
+    pub root: PathBuf,
+    /// Starts the helper under which granted programs run.
+    pub launcher: Launcher,
 }
 
 /// The facts of this machine.
@@ -107,6 +100,17 @@ impl HostFacts {
         })
     }
 
+    fn within_root<T>(&self, request: FileRequest<'_>, look: fn(FileRequest<'_>) -> T) -> T {
+        let root = self.settings.root.as_path();
+        if root == Path::new("/") || ["/proc", "/sys"].iter().any(|kernel| request.path.starts_with(kernel)) {
+            return look(request);
+        }
+        let located = root.join(request.path.strip_prefix("/").unwrap_or(request.path));
+        let permits =
+            |path: &Path| path.strip_prefix(root).is_ok_and(|inner| (request.permits)(&Path::new("/").join(inner)));
+        look(FileRequest { path: &located, permits: &permits, max_bytes: request.max_bytes })
+    }
+
     fn tcp_port(&self, port: u16) -> Result<PortState, HostError> {
         let state = network::tcp_port(port)?;
         let ours = state == PortState::InUse && port == KUBELET_PORT && self.settings.owned.kubelet_port;
@@ -134,18 +138,18 @@ impl FactSource for HostFacts {
 
     fn stat<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Option<FileInfo>, HostError>> {
         Box::pin(async move {
-            let found = (self.settings.doors.stat)(request)?;
+            let found = self.within_root(request, files::stat)?;
             Ok(found.map(|file| FileInfo { ours: (self.settings.owned.files)(request.path), ..file }))
         })
     }
 
     fn read<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, HostError>> {
-        Box::pin(async move { Ok(redact::cut((self.settings.doors.read)(request)?, &self.settings.secrets)) })
+        Box::pin(async move { Ok(redact::cut(self.within_root(request, files::read)?, &self.settings.secrets)) })
     }
 
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         Box::pin(async move {
-            let CommandOutput { status, stdout, stderr } = (self.settings.doors.run)(request).await?;
+            let CommandOutput { status, stdout, stderr } = commands::run_with(&self.settings.launcher, request).await?;
             let secrets = &self.settings.secrets;
             Ok(CommandOutput { status, stdout: redact::cut(stdout, secrets), stderr: redact::cut(stderr, secrets) })
         })

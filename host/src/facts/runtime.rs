@@ -1,11 +1,11 @@
 //! The container runtime's answers as one fact.
 
 use super::{HostError, RuntimeInfo};
-use crate::cri::{Client, RuntimeConfig};
+use crate::cri::{Client, CriError, RuntimeConfig};
 
 /// Version, Status and RuntimeConfig. The last may fail without taking the others with it.
 pub(super) async fn container_runtime(socket: &str) -> Result<RuntimeInfo, HostError> {
-    let retryable = |error| HostError { retryable: true, ..HostError::unavailable(error) };
+    let retryable = |error| HostError { retryable: true, ..unavailable(&error) };
     let mut client = Client::connect(socket).await.map_err(retryable)?;
     let mut for_config = client.clone();
     // Over one connection, at the same time.
@@ -33,6 +33,14 @@ pub(super) async fn container_runtime(socket: &str) -> Result<RuntimeInfo, HostE
         cgroup_driver,
         config_error,
     })
+}
+
+/// Whoever asks says what was to be connected to.
+fn unavailable(error: &CriError) -> HostError {
+    match error {
+        CriError::Connect { message, .. } => HostError::unavailable(message),
+        error => HostError::unavailable(error),
+    }
 }
 
 fn described(reason: &str, message: &str) -> String {

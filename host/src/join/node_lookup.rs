@@ -9,7 +9,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use thiserror::Error;
 
-use super::{Access, ClusterConfiguration, JoinContext};
+use super::{Access, ClusterConfiguration, JoinContext, tls_bootstrap};
 use crate::api::retry::{Finding, Patience};
 use crate::api::{ApiError, get};
 use crate::config::JoinSettings;
@@ -25,10 +25,12 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const MACHINE_ID_LIMIT_BYTES: u64 = 256;
 
 /// The name that the kubelet will register: the last `hostname-override` of its arguments, else `nodeRegistration.name`.
-pub fn kubelet_node_name(settings: &JoinSettings) -> &str {
-    let arguments = settings.node.kubelet_extra_args.iter().rev();
-    let last = arguments.filter(|argument| argument.name == "hostname-override").map(|argument| argument.value.trim());
-    last.filter(|value| !value.is_empty()).next().unwrap_or(&settings.node.name)
+///
+/// Trimmed and lower-cased, as the kubelet does.
+pub fn kubelet_node_name(settings: &JoinSettings) -> String {
+    let last = settings.node.kubelet_extra_args.iter().rev().find(|argument| argument.name == "hostname-override");
+    let name = last.map(|argument| argument.value.trim()).filter(|value| !value.is_empty());
+    name.unwrap_or(&settings.node.name).trim().to_lowercase()
 }
 
 /// Refuses the name of a Ready Node that is not this machine.
@@ -41,7 +43,7 @@ pub async fn ensure_name_is_free(
     _cluster: &ClusterConfiguration,
     cx: &JoinContext,
 ) -> Result<(), NodeLookupError> {
-    let name = kubelet_node_name(&cx.settings);
+    let name = &*kubelet_node_name(&cx.settings);
     let step = cx.reporter.step(PHASE, format!("look up Node `{name}`"));
     let what = format!("Node `{name}`");
     let patience = Patience {
@@ -87,9 +89,12 @@ fn is_this_machine(node: &ApiNode, cx: &JoinContext) -> Result<bool, NodeLookupE
     let Some(content) = cx.node.read(Path::new(MACHINE_ID), MACHINE_ID_LIMIT_BYTES)? else { return Ok(false) };
     let ours = String::from_utf8_lossy(&content);
     let theirs = node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(|info| info.machine_id.trim());
-    // Cloned machines share their id, so the record of our own certificate has to say so, too.
-    let ours_by_record = cx.node.journal().owns(Path::new(super::tls_bootstrap::CURRENT_PEM));
-    Ok(ours_by_record && !ours.trim().is_empty() && theirs == Some(ours.trim()))
+    if ours.trim().is_empty() || theirs != Some(ours.trim()) {
+        return Ok(false);
+    }
+    // Cloned machines share their id, so the node's certificate has to be here, by the record of this join.
+    let by_record = cx.node.journal().owns(Path::new(tls_bootstrap::CURRENT_PEM));
+    Ok(by_record && tls_bootstrap::has_certificate_for(&kubelet_node_name(&cx.settings), &cx.node)?)
 }
 
 /// What is known of the machine that has the name.

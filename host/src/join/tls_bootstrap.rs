@@ -11,9 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 use super::node_lookup::kubelet_node_name;
-use super::{Access, ClusterConfiguration, JoinContext, NodeIdentity, discovery};
+use super::{Access, ClusterConfiguration, JoinContext, NodeIdentity};
 use crate::kubeconfig::kubelet_conf;
+use crate::node::Change;
 use crate::pki::{Certificate, ClientKey};
+use crate::plan::{Plan, Step};
 
 mod error;
 mod existing;
@@ -21,7 +23,7 @@ mod request;
 mod wait;
 
 pub use error::TlsBootstrapError;
-pub use existing::{ExistingIdentity, existing_identity};
+pub use existing::{ExistingIdentity, existing_identity, has_certificate_for};
 pub use wait::{Registered, wait_for_node};
 
 /// Phase id of what is told.
@@ -51,34 +53,52 @@ pub async fn by_host(
     _cluster: &ClusterConfiguration,
     cx: &JoinContext,
 ) -> Result<NodeIdentity, TlsBootstrapError> {
-    let name = kubelet_node_name(&cx.settings);
+    let name = &*kubelet_node_name(&cx.settings);
     if let Some(existing) = existing_identity(cx)? {
         let step = cx.reporter.step(PHASE, "get the kubelet's client certificate");
         step.unchanged(format!("`{KUBELET_CONF}` has a valid one for `{}`", existing.user));
         cx.node.remove(Path::new(PENDING_KEY))?;
         return Ok(NodeIdentity { node_name: name.to_owned(), csr_name: None });
     }
-    discovery::remember(&access.cluster, &cx.node)?;
-    let (pair, csr_name) = match existing::pair_in_place(name, cx)? {
-        // A crash after the link and before kubelet.conf.
-        Some(pair) => (pair, None),
-        None => {
-            let key = pending_key(cx)?;
-            let answered = request::certificate(&key, name, access, cx).await?;
-            let leaf = answered.chain.first().expect("a verified chain has a leaf");
-            let pair = (pair_path(leaf), pair_content(&answered.chain, &key));
-            (Some(pair), Some(answered.csr_name))
+    // A pair without kubelet.conf was left by a crash between the two.
+    let csr_name = if has_certificate_for(name, &cx.node)? {
+        None
+    } else {
+        let key = pending_key(cx)?;
+        if let Some(plan) = cx.node.plan() {
+            plan_request(name, plan);
+            write_kubelet_conf(access, cx)?;
+            return Ok(NodeIdentity { node_name: name.to_owned(), csr_name: None });
         }
-    };
-    let step = cx.reporter.step(PHASE, "write the kubelet's credentials");
-    if let Some((path, content)) = pair {
-        cx.node.ensure_file(&path, content.as_bytes(), 0o600)?;
+        let answered = request::certificate(&key, name, access, cx).await?;
+        let path = pair_path(answered.chain.first().expect("a verified chain has a leaf"));
+        cx.node.ensure_file(&path, pair_content(&answered.chain, &key).as_bytes(), 0o600)?;
         cx.node.ensure_symlink(Path::new(CURRENT_PEM), &path)?;
-    }
-    cx.node.ensure_file(Path::new(KUBELET_CONF), kubelet_conf(&access.cluster, CURRENT_PEM).as_bytes(), 0o600)?;
+        Some(answered.csr_name)
+    };
+    write_kubelet_conf(access, cx)?;
     cx.node.remove(Path::new(PENDING_KEY))?;
-    step.done(format!("`{KUBELET_CONF}`"));
     Ok(NodeIdentity { node_name: name.to_owned(), csr_name })
+}
+
+fn write_kubelet_conf(access: &Access, cx: &JoinContext) -> Result<(), TlsBootstrapError> {
+    let step = cx.reporter.step(PHASE, "write the kubelet's kubeconfig");
+    let text = kubelet_conf(&access.cluster, CURRENT_PEM);
+    match cx.node.ensure_file(Path::new(KUBELET_CONF), text.as_bytes(), 0o600)? {
+        Change::Made => step.done(format!("`{KUBELET_CONF}`")),
+        Change::Unchanged => step.unchanged(format!("`{KUBELET_CONF}`")),
+    }
+    Ok(())
+}
+
+/// What a dry run can say of a certificate that was not issued.
+fn plan_request(name: &str, plan: &Plan) {
+    let user = format!("{NODE_USER_PREFIX}{name}");
+    plan.api_call("POST", request::PATH, format!("ask for a client certificate for `{user}`"));
+    plan.note(Step::Wait { what: "the certificate to be approved and issued".into() });
+    let pair = Path::new(PKI_DIR).join("kubelet-client-<start of the certificate>.pem");
+    plan.note(Step::Symlink { path: CURRENT_PEM.into(), target: pair });
+    plan.note(Step::Removal { path: PENDING_KEY.into() });
 }
 
 /// The key that an earlier run left, else a new one, in its file before it is used.
@@ -91,6 +111,7 @@ fn pending_key(cx: &JoinContext) -> Result<ClientKey, TlsBootstrapError> {
         return Ok(key);
     }
     let key = ClientKey::generate()?;
+    super::kubelet_start::claim_directory(&cx.node)?;
     cx.node.ensure_dir(Path::new(PKI_DIR), 0o755)?;
     // What cannot be used is replaced by a file of the right mode.
     cx.node.remove(path)?;

@@ -151,7 +151,9 @@ impl Record {
         let mut owned = false;
         for Recorded { effect, .. } in self.effects.iter().filter(|recorded| recorded.state != State::Void) {
             match effect {
-                Effect::File { path: made, .. } | Effect::Symlink { path: made, .. } | Effect::Delegated { path: made }
+                Effect::File { path: made, .. }
+                | Effect::Symlink { path: made, .. }
+                | Effect::Delegated { path: made }
                     if made == path =>
                 {
                     owned = true;

@@ -86,7 +86,10 @@ mod tests {
             assert_eq!(answer_with(rubbish).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "{rubbish:?}");
         }
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(get(&format!("http://{closed}/healthz")).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            get(&format!("http://{closed}/healthz")).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 
     #[test]

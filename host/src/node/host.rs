@@ -172,7 +172,10 @@ fn parse_openrc_state(success: bool, text: &str) -> UnitState {
 fn find_executable(path: &std::ffi::OsStr, name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     std::env::split_paths(path).filter(|directory| directory.is_absolute()).map(|directory| directory.join(name)).find(
-        |file| std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0),
+        |file| {
+            std::fs::metadata(file)
+                .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        },
     )
 }
 

@@ -154,7 +154,10 @@ fn a_full_disk_has_a_code_and_a_hint_of_its_own() {
     let failed = |kind: io::ErrorKind| NodeError::File { action: "write", path: "/etc/x".into(), source: kind.into() };
     let full = failed(io::ErrorKind::StorageFull);
     assert_eq!(full.code(), "node-disk-full");
-    assert_eq!(full.hint().unwrap(), "`df -h /etc` shows the file system; free space on it, then run the same command again");
+    assert_eq!(
+        full.hint().unwrap(),
+        "`df -h /etc` shows the file system; free space on it, then run the same command again"
+    );
     assert_eq!(failed(io::ErrorKind::ReadOnlyFilesystem).code(), "node-read-only");
     assert_eq!(failed(io::ErrorKind::PermissionDenied).code(), "node-file");
 }

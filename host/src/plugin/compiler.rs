@@ -105,12 +105,8 @@ fn work(mut socket: &UnixStream) -> Result<Vec<u8>, FromRunner> {
         .map_err(|error| FromRunner::Refused { load: true, message: format!("{error:#}") })
 }
 
-/// `mortise __precompile IN.wasm OUT.cwasm`, for `make build`: code for any CPU of this architecture.
-///
-/// # Errors
-///
-/// Of files, and of a component that cannot be compiled.
-pub fn precompile(component: &Path, code: &Path) -> anyhow::Result<()> {
+/// Writes code for any CPU of this architecture, to be embedded in a build of this very engine.
+pub(super) fn precompile(component: &Path, code: &Path) -> wasmtime::Result<()> {
     let engine = engine::new(engine::Cpu::Baseline)?;
     std::fs::write(code, engine.precompile_component(&std::fs::read(component)?)?)?;
     Ok(())

@@ -115,6 +115,9 @@ pub(super) async fn ending(child: &mut Child) -> String {
 pub fn run_as_helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let first = arguments.next()?;
+    if first == "__precompile" {
+        return Some(precompile(arguments));
+    }
     let role = *Role::ALL.iter().find(|role| first == role.word())?;
     let uid: HelperUid = match arguments.next() {
         None => None,
@@ -128,4 +131,19 @@ pub fn run_as_helper() -> Option<ExitCode> {
         Role::Compiler => compiler::main(uid),
         Role::Command => commands::main(),
     })
+}
+
+/// `mortise __precompile IN.wasm OUT.cwasm`, which `make build` runs between its two passes.
+fn precompile(mut paths: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let (Some(component), Some(code), None) = (paths.next(), paths.next(), paths.next()) else {
+        eprintln!("error: usage: mortise __precompile IN.wasm OUT.cwasm");
+        return ExitCode::from(2);
+    };
+    match compiler::precompile(component.as_ref(), code.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

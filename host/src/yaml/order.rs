@@ -11,14 +11,14 @@ pub(super) fn less(a: &str, b: &str) -> bool {
     }
     let digit = |c: char| c.is_ascii_digit();
     // A digit that differs inside a number weighs by its place: zeros count once something stands before them.
-    let inside_number = (a[i] == '0' || b[i] == '0')
-        && a[..i].iter().rev().take_while(|c| digit(**c)).any(|c| *c != '0');
+    let inside_number =
+        (a[i] == '0' || b[i] == '0') && a[..i].iter().rev().take_while(|c| digit(**c)).any(|c| *c != '0');
     let number = |text: &[char]| {
         let digits: Vec<char> = text[i..].iter().copied().take_while(|c| digit(*c)).collect();
         let start = i64::from(inside_number);
-        let value = digits.iter().fold(start, |sum, c| {
-            sum.wrapping_mul(10).wrapping_add(i64::from(c.to_digit(10).unwrap_or_default()))
-        });
+        let value = digits
+            .iter()
+            .fold(start, |sum, c| sum.wrapping_mul(10).wrapping_add(i64::from(c.to_digit(10).unwrap_or_default())));
         (value, i + digits.len())
     };
     let ((a_value, a_end), (b_value, b_end)) = (number(&a), number(&b));

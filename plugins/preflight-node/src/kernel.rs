@@ -75,14 +75,11 @@ pub fn judge_options(cgroups: CgroupVersion, values: &[Option<String>], report: 
     let mut values = values.iter();
     let (mut unset, mut unset_optional, mut required_count) = (Vec::new(), Vec::new(), 0);
     for (names, required) in wanted(cgroups) {
-        let known: Vec<_> = names.iter().zip(values.by_ref().chain(std::iter::repeat(&None))).collect();
-        let known = &known[..names.len().min(known.len())];
+        // All of them, so that the next option finds its own.
+        let given: Vec<_> = values.by_ref().take(names.len()).collect();
+        let known = names.iter().zip(given).find_map(|(name, value)| Some((*name, value.as_deref()?)));
         // kubeadm names the last alias it tried.
-        let last = names[names.len() - 1];
-        let (name, value) = known
-            .iter()
-            .find_map(|(name, value)| value.as_ref().map(|value| (**name, value.as_str())))
-            .unwrap_or((last, "not set"));
+        let (name, value) = known.unwrap_or((names[names.len() - 1], "not set"));
         required_count += usize::from(required);
         match (matches!(value, "y" | "m"), required) {
             (true, _) => {}
@@ -114,7 +111,7 @@ fn wanted(cgroups: CgroupVersion) -> impl Iterator<Item = (Names, bool)> {
 }
 
 fn listed(names: &[&str]) -> String {
-    names.iter().map(|name| format!("CONFIG_{name}")).collect::<Vec<_>>().join(" ")
+    names.iter().map(|name| format!("CONFIG_{name}")).reduce(|list, name| list + " " + &name).unwrap_or_default()
 }
 
 #[cfg(test)]

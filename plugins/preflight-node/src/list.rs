@@ -83,7 +83,7 @@ impl Check {
     pub fn id(&self) -> String {
         let mut id = match self {
             Self::PrivilegedUser => "IsPrivilegedUser".to_owned(),
-            Self::FileAvailable(path) => format!("FileAvailable-{}", path.replace('/', "-")),
+            Self::FileAvailable(path) => format!("FileAvailable-{}", path),
             Self::Runtime => "CRI".to_owned(),
             Self::RuntimeVersion => "ContainerRuntimeVersion".to_owned(),
             Self::Swap => "Swap".to_owned(),
@@ -94,12 +94,15 @@ impl Check {
             Self::KubeletService => "Service-kubelet".to_owned(),
             Self::KubeletPort => format!("Port-{}", kubelet::PORT),
             Self::Proxy(_) => "HTTPProxy".to_owned(),
-            Self::Forwarding(forwarding) => format!("FileContent-{}", forwarding.path().replace('/', "-")),
+            Self::Forwarding(forwarding) => format!("FileContent-{}", forwarding.path()),
         };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !id.chars().all(allowed) {
-            id = id.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
-        }
+        let plain = |c: char| match c {
+            '/' => '-',
+            '.' | '_' | '-' => c,
+            c if c.is_ascii_alphanumeric() => c,
+            _ => '_',
+        };
+        id = id.chars().map(plain).collect();
         id.truncate(MAX_ID_BYTES);
         id
     }
@@ -131,7 +134,7 @@ impl Check {
 
 /// At most 150 bytes of a path, so that a title keeps within the host's 200.
 fn cut(path: &str) -> &str {
-    &path[..path.floor_char_boundary(150)]
+    path.get(..path.floor_char_boundary(150)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl Report {
     }
 }
 
+/// Separated by blanks.
+pub fn words(words: &[String]) -> String {
+    words.join(" ")
+}
+
 #[inline(never)]
 fn note(evidence: &mut Vec<(String, String)>, name: &str, value: fmt::Arguments<'_>) {
     evidence.push((name.to_owned(), value.to_string()));

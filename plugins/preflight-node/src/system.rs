@@ -5,6 +5,7 @@
 use crate::bindings::exports::mortise::preflight::check::{Finding, Report};
 use crate::bindings::mortise::host::facts::{CgroupInfo, CgroupVersion, ExecutableInfo, KernelInfo};
 use crate::bindings::mortise::host::types::Error;
+use crate::report::words;
 use crate::version::Version;
 use crate::{kernel, kubelet};
 
@@ -39,7 +40,7 @@ pub fn judge_system(system: &System<'_>) -> Report {
         .seen("kernel", &system.kernel.release)
         .seen("kubelet", &version)
         .seen("cgroup version", version_name(system.cgroups.version))
-        .seen("cgroup controllers", system.cgroups.controllers.join(" "));
+        .seen("cgroup controllers", words(&system.cgroups.controllers));
     report.findings.extend(kernel::judge_release(&system.kernel.release));
     report = match system.options {
         Ok(values) => kernel::judge_options(system.cgroups.version, values, report),
@@ -70,14 +71,14 @@ fn judge_cgroups(cgroups: &CgroupInfo, kubelet: &Version, mut report: Report) ->
     };
     let missing = |wanted: &[&str]| {
         let absent = wanted.iter().filter(|name| !cgroups.controllers.iter().any(|enabled| enabled == **name));
-        absent.copied().collect::<Vec<_>>().join(" ")
+        absent.fold(String::new(), |list, name| if list.is_empty() { (*name).to_owned() } else { list + " " + name })
     };
     let missing_required = missing(required);
     if !missing_required.is_empty() {
         report.findings.push(
             Finding::error(format_args!("missing required cgroups: {missing_required}"))
                 .seen("cgroup version", version_name(cgroups.version))
-                .seen("enabled", cgroups.controllers.join(" "))
+                .seen("enabled", words(&cgroups.controllers))
                 .remedy("enable them on the kernel command line (for `memory`: `cgroup_enable=memory`) and reboot"),
         );
     }
@@ -85,7 +86,7 @@ fn judge_cgroups(cgroups: &CgroupInfo, kubelet: &Version, mut report: Report) ->
     if !missing_optional.is_empty() {
         report.findings.push(
             Finding::warning(format_args!("missing optional cgroups: {missing_optional}"))
-                .seen("enabled", cgroups.controllers.join(" ")),
+                .seen("enabled", words(&cgroups.controllers)),
         );
     }
     report
@@ -126,7 +127,7 @@ pub fn judge_swap(areas: &[String]) -> Report {
         Finding::warning(
             "swap is supported for cgroup v2 only; the kubelet must be properly configured to use swap, or disable swap on the node",
         )
-        .seen("swap areas", areas.join(" "))
+        .seen("swap areas", words(areas))
         .remedy(
             "`swapoff -a`, and remove the areas from `/etc/fstab`; or set `failSwapOn: false` and `memorySwap.swapBehavior` in the \
              cluster's kubelet configuration",

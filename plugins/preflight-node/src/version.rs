@@ -36,7 +36,7 @@ impl Version {
             })
             .position(|part_of_numbers| !part_of_numbers)
             .unwrap_or(version.len());
-        let (numbers, rest) = version.split_at(numbers_end);
+        let (numbers, rest) = version.split_at_checked(numbers_end)?;
         let mut numbers = numbers.split('.').map(number);
         let (major, minor, patch) = (numbers.next()??, numbers.next()??, numbers.next()??);
         let pre_release = match rest.split('+').next().unwrap_or_default() {

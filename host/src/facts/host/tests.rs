@@ -4,12 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use super::*;
-use crate::facts::FileKind;
-
-fn no_run(_: &CommandRequest) -> BoxFuture<'_, Result<CommandOutput, HostError>> {
-    let output = CommandOutput { status: Some(0), stdout: b"key 0123456789abcdef".to_vec(), stderr: Vec::new() };
-    Box::pin(std::future::ready(Ok(output)))
-}
 
 fn settings(variables: &[(&str, &str)]) -> HostSettings {
     HostSettings {
@@ -20,13 +14,8 @@ fn settings(variables: &[(&str, &str)]) -> HostSettings {
         },
         owned: Ownership { files: Box::new(|path| path == Path::new("/ours")), kubelet_port: true },
         secrets: vec!["0123456789abcdef".into()],
-        doors: Doors {
-            stat: |_| {
-                Ok(Some(FileInfo { kind: FileKind::Regular, size_bytes: 1, mode: 0o600, uid: 0, gid: 0, ours: false }))
-            },
-            read: |_| Ok(b"key 0123456789abcdef".to_vec()),
-            run: no_run,
-        },
+        root: "/".into(),
+        launcher: Launcher::default(),
     }
 }
 
@@ -115,21 +104,19 @@ async fn listener_on_the_kubelets_port_is_ours_when_the_record_says_so() {
 
 #[tokio::test]
 async fn files_of_the_record_are_ours_and_secrets_are_cut() {
-    let facts = HostFacts::new(settings(&[]));
+    let root = tempfile::tempdir().unwrap();
+    for name in ["ours", "theirs"] {
+        std::fs::write(root.path().join(name), "key 0123456789abcdef").unwrap();
+    }
+    let facts = HostFacts::new(HostSettings { root: root.path().into(), ..settings(&[]) });
     let permits = |_: &Path| true;
     let request = |path| FileRequest { path: Path::new(path), permits: &permits, max_bytes: 100 };
     assert!(facts.stat(request("/ours")).await.unwrap().unwrap().ours);
     assert!(!facts.stat(request("/theirs")).await.unwrap().unwrap().ours);
+    assert_eq!(facts.stat(request("/absent")).await.unwrap(), None);
     assert_eq!(facts.read(request("/theirs")).await.unwrap(), b"key [secret]");
-    let command = CommandRequest {
-        program: "/bin/true".into(),
-        arguments: Vec::new(),
-        environment: Vec::new(),
-        user: "nobody".into(),
-        timeout: std::time::Duration::from_secs(1),
-        max_output_bytes: 100,
-    };
-    assert_eq!(facts.run(&command).await.unwrap().stdout, b"key [secret]");
+    let system = facts.read(request("/proc/sys/kernel/ostype")).await.unwrap();
+    assert_eq!(system, b"Linux\n");
 }
 
 /// Says on stderr how long the facts take; the limit leaves room for a busy machine and a debug build.

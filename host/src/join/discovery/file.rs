@@ -12,6 +12,7 @@ use super::cluster_info::ClusterInfo;
 use super::{DiscoveryError, Found, PHASE, identity_of_secret, trusted_cluster};
 use crate::api::retry::{Finding, Patience};
 use crate::api::{Identity, Server};
+use crate::join::tls_bootstrap::existing_identity;
 use crate::join::{FileCredential, FileSecret, JoinContext};
 use crate::kubeconfig::{Kubeconfig, KubeconfigError, User};
 use crate::output::printable;
@@ -56,15 +57,22 @@ pub(super) async fn discover(path: &Path, cx: &JoinContext) -> Result<(Found, Op
     let server = Server::new(cx.dialer.clone(), &cluster.server, cluster.trust())
         .map_err(|source| DiscoveryError::Server { source })?;
     let identity = credential.as_ref().map_or(Identity::Anonymous, |credential| identity_of_secret(&credential.secret));
-    look(&server, &identity, &cluster.server, cx).await?;
+    let resumed = match look(&server, &identity, &cluster.server, cx).await {
+        Ok(()) => false,
+        // The credential did its work in an earlier run.
+        Err(DiscoveryError::CredentialRefused { .. }) if matches!(existing_identity(cx), Ok(Some(_))) => true,
+        Err(error) => return Err(error),
+    };
     step.done(format!("`{}`, trusted by {}", cluster.server, cluster.established_by));
-    Ok((Found { cluster, server, resumed: false }, credential))
+    Ok((Found { cluster, server, resumed }, credential))
 }
 
 /// Reads cluster-info to see that the file leads to its cluster.
 async fn look(server: &Server, identity: &Identity, url: &str, cx: &JoinContext) -> Result<(), DiscoveryError> {
     let client = server.client(identity).map_err(|source| DiscoveryError::Credential { source })?;
     let what = format!("`{url}`");
+    let endpoint = url.strip_prefix("https://").unwrap_or(url);
+    let presents = !matches!(identity, Identity::Anonymous);
     let patience = Patience {
         reporter: &cx.reporter,
         phase: PHASE,
@@ -73,9 +81,12 @@ async fn look(server: &Server, identity: &Identity, url: &str, cx: &JoinContext)
         fail_fast: cx.settings.fail_fast,
     };
     let info = patience
-        .until_ok(async || match ClusterInfo::get(&client, url).await {
+        .until_ok(async || match ClusterInfo::get(&client, endpoint).await {
             Ok(info) => Ok(Some(info)),
             Err(DiscoveryError::PublicAccessClosed { code: 403, .. }) => Ok(None),
+            Err(DiscoveryError::PublicAccessClosed { code: 401, endpoint }) if presents => {
+                Err(Finding::Final(DiscoveryError::CredentialRefused { endpoint }))
+            }
             Err(error) if error.may_pass() => Err(Finding::MayPass(error)),
             Err(error) => Err(Finding::Final(error)),
         })

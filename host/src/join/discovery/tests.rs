@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::api::scripted::{Authority, Reply, Script, TOKEN, status, test_context, token_discovery};
 use crate::api::{TlsProblem, UNVERIFIED_ANSWER_LIMIT_BYTES};
+use crate::error::Diagnose as _;
+use crate::pki::Pin;
 use crate::token::BootstrapToken;
 
 const PATH: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
@@ -393,6 +395,14 @@ mod file {
             let (result, _) = run(&authority, &text, None).await;
             assert_eq!(result.unwrap_err().code(), code, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_credential_that_the_server_refuses_is_not_called_closed_public_access() {
+        let authority = Authority::new();
+        let text = kubeconfig(&authority, "{token: canary}");
+        let (result, _) = run(&authority, &text, Some(status(401, "Unauthorized"))).await;
+        assert_eq!(result.unwrap_err().code(), "discovery-credential-refused");
     }
 
     #[tokio::test]

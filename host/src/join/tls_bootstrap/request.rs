@@ -1,6 +1,10 @@
 //! The certificate request: made or adopted, waited for, and its certificate checked.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
@@ -12,14 +16,20 @@ use crate::api::retry::{Finding, Patience};
 use crate::api::watch::{self, Sight};
 use crate::api::{ApiError, create, get};
 use crate::join::{Access, JoinContext};
-use crate::journal::Effect;
-use crate::output::printable;
+use crate::journal::{self, Effect, Recorded};
+use crate::output::{Reporter, printable};
 use crate::pki::{Certificate, ClientKey, Pin, spki_of_request};
 
+/// Where requests are.
+pub(super) const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// API kind of a request.
+const KIND: &str = "CertificateSigningRequest";
 /// The signer of kubelet client certificates.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What the kubelet asks for with a P-256 key.
 const USAGES: [&str; 2] = ["digital signature", "client auth"];
+/// An undecided request is not worth a word for so long.
+const QUIET: Duration = Duration::from_secs(2);
 /// Hex digits of the key's hash in the request's name.
 const NAME_DIGITS: usize = 20;
 
@@ -40,12 +50,16 @@ pub(super) async fn certificate(
 ) -> Result<Answered, TlsBootstrapError> {
     let deadline = Instant::now() + cx.settings.timeouts.tls_bootstrap;
     let csr_name = name_for(key);
-    let entry = cx
-        .node
-        .journal()
-        .intend(Effect::ApiObject { kind: "CertificateSigningRequest".into(), name: csr_name.clone() })?;
+    let our_journal = cx.node.journal();
+    let effect = Effect::ApiObject { kind: KIND.into(), name: csr_name.clone() };
+    let made = |recorded: &Recorded| recorded.state == journal::State::Done && recorded.effect == effect;
+    // An earlier run's request is recorded once.
+    let entry =
+        if our_journal.record().effects.iter().any(made) { None } else { Some(our_journal.intend(effect.clone())?) };
     let request = create_or_adopt(key, node_name, &csr_name, access, cx).await?;
-    cx.node.journal().complete(entry)?;
+    if let Some(entry) = entry {
+        our_journal.complete(entry)?;
+    }
     let step = cx.reporter.step(PHASE, format!("wait for the certificate of `{csr_name}`"));
     let pem = wait_for(request, &csr_name, deadline, access, cx).await?;
     let chain =
@@ -159,6 +173,7 @@ fn state(request: &CertificateSigningRequest) -> State {
     }
 }
 
+/// Looks at the request until it is decided. What is seen is told when it lasts, since most clusters approve at once.
 async fn wait_for(
     request: CertificateSigningRequest,
     csr_name: &str,
@@ -166,57 +181,87 @@ async fn wait_for(
     access: &Access,
     cx: &JoinContext,
 ) -> Result<Vec<u8>, TlsBootstrapError> {
-    let csr = csr_name.to_owned();
+    let seen =
+        Seen { csr_name, deadline, reporter: &cx.reporter, talks: AtomicBool::new(false), last: Mutex::default() };
     let uid = request.metadata.uid.clone();
-    let mut last = State::Pending;
-    // Not told at once: a cluster that approves by itself does so within the first look.
-    let mut told = String::new();
-    let mut looks = 0;
-    let mut tell = |what: String| {
-        if what != told {
-            cx.reporter.waiting(PHASE, &what, deadline.saturating_duration_since(Instant::now()));
-            told = what;
+    let judge = |sight: Sight<CertificateSigningRequest>| {
+        let csr = csr_name.to_owned();
+        let state = match sight {
+            Sight::Object(object) if object.metadata.uid == uid => state(&object),
+            Sight::Object(_) | Sight::Gone => return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr })),
+            Sight::Trouble(error) => {
+                seen.note(seen.pending(), Some(format!("`{csr_name}` cannot be seen: {error}")));
+                return ControlFlow::Continue(());
+            }
+        };
+        match state {
+            State::Issued(pem) => return ControlFlow::Break(Ok(pem)),
+            State::Denied { reason, message } => {
+                return ControlFlow::Break(Err(TlsBootstrapError::Denied { csr, reason, message }));
+            }
+            State::Failed { reason, message } => {
+                return ControlFlow::Break(Err(TlsBootstrapError::Failed { csr, reason, message }));
+            }
+            State::Approved => seen.note(false, None),
+            State::Pending => seen.note(true, None),
+        }
+        ControlFlow::Continue(())
+    };
+    let mut waiting = pin!(watch::until(access.client(), csr_name, Some(request), deadline, judge));
+    let outcome = match tokio::time::timeout(QUIET, &mut waiting).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            seen.talk();
+            waiting.await
         }
     };
-    let pending = format!("`{csr_name}` is pending; `kubectl certificate approve {csr_name}` approves it");
-    let outcome = {
-        let judge = |sight: Sight<CertificateSigningRequest>| {
-            looks += 1;
-            match sight {
-                Sight::Gone => return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr: csr.clone() })),
-                Sight::Trouble(error) => tell(format!("`{csr_name}` cannot be seen: {error}")),
-                Sight::Object(object) if object.metadata.uid != uid => {
-                    return ControlFlow::Break(Err(TlsBootstrapError::Deleted { csr: csr.clone() }));
-                }
-                Sight::Object(object) => {
-                    last = state(&object);
-                    match last.clone() {
-                        State::Issued(pem) => return ControlFlow::Break(Ok(pem)),
-                        State::Denied { reason, message } => {
-                            let csr = csr.clone();
-                            return ControlFlow::Break(Err(TlsBootstrapError::Denied { csr, reason, message }));
-                        }
-                        State::Failed { reason, message } => {
-                            let csr = csr.clone();
-                            return ControlFlow::Break(Err(TlsBootstrapError::Failed { csr, reason, message }));
-                        }
-                        State::Approved => tell(format!("`{csr_name}` is approved and waits for its signer")),
-                        State::Pending => tell(pending.clone()),
-                    }
-                }
-            }
-            ControlFlow::Continue(())
-        };
-        watch::until(access.client(), csr_name, Some(request), deadline, judge).await
-    };
     outcome.unwrap_or_else(|watch::TimedOut| {
-        let (last, pending) = match last {
-            State::Approved => ("approved, not signed".to_owned(), false),
-            _ => ("pending, not approved".to_owned(), true),
-        };
+        let pending = seen.pending();
+        let last = if pending { "pending, not approved" } else { "approved, not signed" }.to_owned();
         let seconds = cx.settings.timeouts.tls_bootstrap.as_secs();
         Err(TlsBootstrapError::TimedOut { csr: csr_name.to_owned(), seconds, last, pending })
     })
+}
+
+/// The last thing seen of an undecided request, and whether to tell it yet.
+struct Seen<'a> {
+    csr_name: &'a str,
+    deadline: Instant,
+    reporter: &'a Reporter,
+    talks: AtomicBool,
+    /// Whether it is pending (else approved), and what keeps it from being seen.
+    last: Mutex<(bool, Option<String>)>,
+}
+
+impl Seen<'_> {
+    fn pending(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn note(&self, pending: bool, trouble: Option<String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *last != (pending, trouble.clone());
+        *last = (pending, trouble);
+        drop(last);
+        if changed && self.talks.load(Ordering::Relaxed) {
+            self.tell();
+        }
+    }
+
+    fn talk(&self) {
+        self.talks.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let csr = self.csr_name;
+        let what = match &*self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            (_, Some(trouble)) => trouble.clone(),
+            (true, None) => format!("`{csr}` is pending; `kubectl certificate approve {csr}` approves it"),
+            (false, None) => format!("`{csr}` is approved and waits for its signer"),
+        };
+        self.reporter.waiting(PHASE, what, self.deadline.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// Checks that the certificate is the one asked for. Its issuer is not checked: a cluster may sign its clients with

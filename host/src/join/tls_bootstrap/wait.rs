@@ -36,7 +36,7 @@ pub async fn wait_for_node(
     timeout: Duration,
     cx: &JoinContext,
 ) -> Result<(), TlsBootstrapError> {
-    let name = kubelet_node_name(&cx.settings);
+    let name = &*kubelet_node_name(&cx.settings);
     let word = match wanted {
         Registered::Exists => "registered",
         Registered::Ready => "Ready",

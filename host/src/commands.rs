@@ -1,0 +1,145 @@
+//! What each command of the command line does: it gathers the parts and hands them on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::api::Dialer;
+use crate::config::{Discovery, Environment, JoinSettings};
+use crate::cri;
+use crate::error::Failure;
+use crate::facts::{FactSource, HostFacts, HostSettings, Ownership};
+use crate::join::JoinContext;
+use crate::join::run::Run;
+use crate::journal::{Header, Journal, Record};
+use crate::node::{HostMachine, Machine, Node};
+use crate::output::{Event, Format, Reporter};
+use crate::plan::Plan;
+use crate::plugin::{CheckContext, Launcher, Plugins};
+
+mod sandbox;
+
+pub use sandbox::sandbox_join;
+
+/// What of a join is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All phases that are not skipped.
+    Everything,
+    /// One phase by id.
+    Phase(&'static str),
+    /// The checks, and nothing that changes the machine.
+    Checks,
+}
+
+/// `mortise join`, `mortise join phase …` and `mortise preflight` on this machine.
+///
+/// # Errors
+///
+/// Whatever failed first.
+pub async fn join(
+    mut settings: JoinSettings,
+    extent: Extent,
+    environment: Environment,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let root = settings.root.clone();
+    if settings.node.cri_socket.is_none() {
+        settings.node.cri_socket = Some(cri::detect_socket()?);
+    }
+    let machine: Arc<dyn Machine> = Arc::new(HostMachine::detect(&root));
+    let earlier = Record::load(&root)?.unwrap_or_default();
+    let plan = (settings.dry_run || extent == Extent::Checks || !may_write(&root)).then(|| Arc::new(Plan::default()));
+    let facts: Arc<dyn FactSource> = {
+        let facts = Arc::new(HostFacts::new(host_settings(&settings, earlier, environment)));
+        facts.warm_up();
+        facts
+    };
+    let plugins = Plugins::prepare(true, &settings.plugins, facts, check_context(&settings))?;
+    let node = match &plan {
+        Some(plan) => Node::planning(root.clone(), machine, plan.clone()),
+        None => Node::new(root.clone(), machine, Arc::new(Journal::open(&root, Header::of(&settings))?)),
+    };
+    let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: Dialer::Tcp };
+    run(cx, plugins, extent).await
+}
+
+/// Runs a join whose parts are ready, and leaves its result.
+///
+/// # Errors
+///
+/// Whatever failed first.
+async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Failure> {
+    let mut run = Run::new(cx.clone(), plugins);
+    let ended = match extent {
+        Extent::Everything => run.all().await,
+        Extent::Phase(id) => run.phase(id).await,
+        Extent::Checks => run.checks_alone().await,
+    };
+    if extent == Extent::Everything && cx.node.plan().is_none() {
+        if ended.is_ok() {
+            cx.node.journal().finish()?;
+        } else {
+        }
+    }
+    ended?;
+    let message = match (extent, cx.node.plan()) {
+        (Extent::Checks, _) => "the checks passed".to_owned(),
+        (_, Some(plan)) => {
+            print_plan(plan, cx.reporter.format());
+            "nothing was changed: this was a dry run".to_owned()
+        }
+        (Extent::Phase(id), None) => format!("phase `{id}` is done"),
+        (Extent::Everything, None) => format!("node `{}` has joined the cluster", cx.settings.node.name),
+    };
+    let took_ms = u64::try_from(cx.reporter.elapsed().as_millis()).unwrap_or(u64::MAX);
+    cx.reporter.tell(&Event::Finished { message, took_ms });
+    Ok(())
+}
+
+/// The plan is what a dry run is asked for: stdout, in either form.
+fn print_plan(plan: &Plan, format: Format) {
+    match format {
+        Format::Text => print!("{}", plan.text()),
+        Format::Json => println!("{}", plan.json()),
+    }
+}
+
+/// Whether this process can write the machine's files at all. Where it cannot, the checks still run and say so.
+fn may_write(root: &Path) -> bool {
+    root != Path::new("/") || rustix::process::geteuid().is_root()
+}
+
+fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environment) -> HostSettings {
+    let kubelet_port = earlier.last_unit_action("kubelet").is_some_and(|(_, action)| action == "restart");
+    let mut secrets: Vec<SecretString> = Vec::new();
+    secrets.extend(settings.tls_bootstrap_token.iter().map(|token| token.expose_secret().to_owned().into()));
+    if let Discovery::Token(discovery) = &settings.discovery {
+        secrets.push(discovery.token.expose_secret().to_owned().into());
+    }
+    HostSettings {
+        node_name: settings.node.name.clone(),
+        cri_socket: settings.node.cri_socket.clone().unwrap_or_default(),
+        environment,
+        owned: Ownership { files: Box::new(move |path| earlier.owns(path)), kubelet_port },
+        secrets,
+        root: settings.root.clone(),
+        launcher: Launcher::default(),
+    }
+}
+
+fn check_context(settings: &JoinSettings) -> CheckContext {
+    let mut parameters = std::collections::BTreeMap::new();
+    let mut set = |name: &str, value: String| parameters.insert(name.to_owned(), value);
+    if let Discovery::Token(discovery) = &settings.discovery
+        && let Some(endpoint) = discovery.endpoints.first()
+    {
+        set("endpoint-host", endpoint.host.clone());
+    }
+    set("cri-socket", settings.node.cri_socket.clone().unwrap_or_default());
+    set("ca-cert-path", settings.ca_cert_path.display().to_string());
+    set("mortise-version", env!("CARGO_PKG_VERSION").to_owned());
+    set("kubernetes-minor", crate::KUBERNETES_MINOR.to_string());
+    CheckContext { control_plane: false, node_name: settings.node.name.clone(), parameters }
+}

@@ -1,0 +1,74 @@
+//! `mortise sandbox join`: the real loop against a control plane and a machine inside this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Extent, check_context, host_settings, run};
+use crate::cli::{Facts as FactsFrom, SandboxJoinArgs};
+use crate::config::{Environment, IgnoredChecks, sandbox_plugins};
+use crate::error::Failure;
+use crate::facts::HostFacts;
+use crate::join::JoinContext;
+use crate::journal::{Header, Journal, Record};
+use crate::node::Node;
+use crate::output::{Event, Format, Reporter};
+use crate::plugin::Plugins;
+use crate::sandbox::{Facts, Sandbox, SandboxError, SandboxSettings, describe_node};
+
+/// Runs the join and shows what it wrote and the Node it made.
+///
+/// # Errors
+///
+/// Whatever failed first; the directory stays, so that what was written can be looked at.
+pub async fn sandbox_join(
+    args: SandboxJoinArgs,
+    directory: Option<PathBuf>,
+    environment: Environment,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let sandbox = Sandbox::start(SandboxSettings {
+        directory,
+        node_name: Some(args.node_name),
+        plugins: sandbox_plugins(&args.plugins.0)?,
+        tls_bootstrap_by: args.tls_bootstrap_by,
+        ignore: IgnoredChecks { names: args.ignore_preflight_errors },
+        facts: Facts::Healthy,
+        ..SandboxSettings::default()
+    })
+    .await?;
+    let settings = sandbox.settings().clone();
+    let facts = match args.facts {
+        FactsFrom::Recorded => sandbox.facts(),
+        FactsFrom::Host => Arc::new(HostFacts::new(host_settings(&settings, Record::default(), environment))),
+    };
+    if reporter.format() == Format::Text {
+        eprintln!("{}", sandbox.join_line());
+        eprintln!("(the machine's files go to {})\n", sandbox.root().display());
+    }
+    let plugins = Plugins::prepare(true, &settings.plugins, facts, check_context(&settings))?;
+    let journal = Arc::new(Journal::open(sandbox.root(), Header::of(&settings))?);
+    let node = Node::new(sandbox.root().to_owned(), sandbox.machine(), journal);
+    let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };
+    run(cx, plugins, Extent::Everything).await?;
+    show(&sandbox, reporter).await
+}
+
+async fn show(sandbox: &Sandbox, reporter: &Reporter) -> Result<(), Failure> {
+    let written = sandbox.written()?;
+    let node = sandbox.node().await.map_err(SandboxError::Api)?;
+    let node = node.as_ref().map(describe_node).unwrap_or_default();
+    match reporter.format() {
+        Format::Json => reporter.tell(&Event::Sandbox {
+            root: sandbox.root().to_owned(),
+            files: written.iter().map(ToString::to_string).collect(),
+            node,
+        }),
+        Format::Text => {
+            println!("\nFiles written below {}:", sandbox.root().display());
+            written.iter().for_each(|file| println!("  {file}"));
+            println!("\nAs the API server shows it:");
+            node.iter().for_each(|line| println!("  {line}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What the kubelet reads: `config.yaml`, `instance-config.yaml`, `kubeadm-flags.env`, byte for byte kubeadm's.
+//!
+//! `config.yaml` is the cluster's KubeletConfiguration as a tree, unknown keys kept; then `resolvConf` where
+//! systemd-resolved runs, the operator's patches, and the instance's runtime socket, which no patch wins over.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::config::JoinSettings;
+use crate::cri::CriError;
+use crate::error::{Diagnose, ExitCode};
+use crate::join::node_lookup::kubelet_node_name;
+use crate::join::{ClusterConfiguration, JoinContext};
+use crate::node::NodeError;
+use crate::patches::{self, PatchError, Patches, Target};
+use crate::yaml;
+
+mod go;
+
+/// The resolver file that systemd-resolved keeps for those who cannot use its stub.
+const SYSTEMD_RESOLVED_FILE: &str = "/run/systemd/resolve/resolv.conf";
+/// Its unit.
+const SYSTEMD_RESOLVED: &str = "systemd-resolved";
+
+/// URL of the runtime's socket: as given, else where one listens on this machine, else containerd's.
+///
+/// # Errors
+///
+/// [`KubeletConfigError::Runtime`] if several runtimes listen.
+pub fn runtime_socket(cx: &JoinContext) -> Result<String, KubeletConfigError> {
+    if let Some(socket) = &cx.settings.node.cri_socket {
+        return Ok(socket.clone());
+    }
+    // Below another root the sockets of this machine say nothing.
+    if cx.node.root() != std::path::Path::new("/") {
+        return Ok(crate::cri::DEFAULT_SOCKET.to_owned());
+    }
+    Ok(crate::cri::detect_socket()?)
+}
+
+/// The text of `instance-config.yaml`.
+pub fn instance_config(socket: &str) -> String {
+    format!("containerRuntimeEndpoint: {}\n", go::quote(socket))
+}
+
+/// The text of `config.yaml`.
+///
+/// # Errors
+///
+/// [`KubeletConfigError`].
+pub async fn config(
+    cluster: &ClusterConfiguration,
+    socket: &str,
+    cx: &JoinContext,
+) -> Result<String, KubeletConfigError> {
+    // Without an init system, nothing is known to resolve names.
+    let resolved = cx.node.machine().unit_state(SYSTEMD_RESOLVED).await.is_ok_and(|state| state.active);
+    let mut tree = cluster.kubelet.clone();
+    if resolved && tree.get("resolvConf").is_none_or(Value::is_null) {
+        tree["resolvConf"] = json!(SYSTEMD_RESOLVED_FILE);
+    }
+    if resolved && tree["resolvConf"] != SYSTEMD_RESOLVED_FILE {
+        let message = format!(
+            "the cluster sets the kubelet's resolvConf to {}; systemd-resolved runs here, whose file is `{SYSTEMD_RESOLVED_FILE}`",
+            crate::output::printable(&tree["resolvConf"].to_string())
+        );
+        cx.reporter.warn(Some(super::kubelet_start::PHASE), message);
+    }
+    let patches = patches(cx)?;
+    for (name, why) in &patches.ignored {
+        let message = format!("patch file `{}` passed over: {why}", crate::output::printable(name));
+        cx.reporter.warn(Some(super::kubelet_start::PHASE), message);
+    }
+    patches.apply(Target::KubeletConfiguration, &mut tree)?;
+    let instance = json!({ "containerRuntimeEndpoint": socket });
+    patches::merge_strategically(&mut tree, &instance).expect("a mapping without directives applies to anything");
+    Ok(yaml::write(&tree))
+}
+
+/// Where the kubelet answers `/healthz`, patches respected; none: it does not, by port 0.
+///
+/// # Errors
+///
+/// [`KubeletConfigError::Patch`], [`KubeletConfigError::Healthz`].
+pub fn healthz_url(cluster: &ClusterConfiguration, cx: &JoinContext) -> Result<Option<String>, KubeletConfigError> {
+    let mut tree = cluster.kubelet.clone();
+    patches(cx)?.apply(Target::KubeletConfiguration, &mut tree)?;
+    let address = tree.get("healthzBindAddress").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let address = address.unwrap_or("127.0.0.1");
+    let port = match tree.get("healthzPort") {
+        None | Some(Value::Null) => Some(10_248),
+        Some(port) => port.as_u64().and_then(|port| u16::try_from(port).ok()),
+    };
+    let invalid = || KubeletConfigError::Healthz { address: crate::output::printable(address) };
+    match (address.parse::<IpAddr>().map_err(|_| invalid())?, port.ok_or_else(invalid)?) {
+        (_, 0) => Ok(None),
+        (IpAddr::V4(address), port) => Ok(Some(format!("http://{address}:{port}/healthz"))),
+        (IpAddr::V6(address), port) => Ok(Some(format!("http://[{address}]:{port}/healthz"))),
+    }
+}
+
+fn patches(cx: &JoinContext) -> Result<Patches, PatchError> {
+    cx.settings.patches.as_deref().map_or_else(|| Ok(Patches::default()), Patches::load)
+}
+
+/// The text of `kubeadm-flags.env`.
+///
+/// Ours by name, then the operator's in the order given; one of ours goes where the operator has the same.
+pub fn flags(settings: &JoinSettings, hostname: &str) -> String {
+    let node = &settings.node;
+    let mut ours = Vec::new();
+    let name = kubelet_node_name(settings);
+    if name != hostname {
+        ours.push(("hostname-override", name.to_owned()));
+    }
+    // A worker without a word about taints has none.
+    let taints: Vec<String> = node.taints.iter().flatten().map(taint).collect();
+    if !taints.is_empty() {
+        ours.push(("register-with-taints", taints.join(",")));
+    }
+    let ours = ours.into_iter().filter(|(name, _)| node.kubelet_extra_args.iter().all(|arg| arg.name != *name));
+    let ours = ours.map(|(name, value)| format!("--{name}={value}"));
+    let theirs = node.kubelet_extra_args.iter().map(|arg| format!("--{}={}", arg.name, arg.value));
+    let all: Vec<String> = ours.chain(theirs).collect();
+    format!("KUBELET_KUBEADM_ARGS={}\n", go::quote(&all.join(" ")))
+}
+
+/// As `core/v1` writes a taint: `key=value:effect`, what is empty left out.
+fn taint(taint: &crate::config::Taint) -> String {
+    match (taint.value.as_str(), taint.effect.as_str()) {
+        ("", "") => taint.key.clone(),
+        (value, "") => format!("{}={value}:", taint.key),
+        ("", effect) => format!("{}:{effect}", taint.key),
+        (value, effect) => format!("{}={value}:{effect}", taint.key),
+    }
+}
+
+/// Why the kubelet's files cannot be made.
+#[derive(Debug, Error)]
+pub enum KubeletConfigError {
+    /// A patch.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// The runtime's socket.
+    #[error(transparent)]
+    Runtime(#[from] CriError),
+    /// The machine.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The kubelet's health address makes no sense.
+    #[error("the kubelet's healthzBindAddress `{address}` or its healthzPort is invalid")]
+    Healthz {
+        /// As configured.
+        address: String,
+    },
+}
+
+impl Diagnose for KubeletConfigError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Patch(error) => error.code(),
+            Self::Runtime(error) => error.code(),
+            Self::Node(error) => error.code(),
+            Self::Healthz { .. } => "kubelet-healthz-address",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Patch(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
+            Self::Node(error) => error.hint(),
+            Self::Healthz { .. } => {
+                Some("`kubectl -n kube-system edit configmap kubelet-config`, or look at `--patches`".into())
+            }
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Patch(error) => error.exit_code(),
+            Self::Runtime(error) => error.exit_code(),
+            Self::Node(_) | Self::Healthz { .. } => ExitCode::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

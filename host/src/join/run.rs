@@ -1,0 +1,263 @@
+//! The loop that runs the phases, and what passes between them.
+//!
+//! Discovery and the cluster's configuration are fetched when a phase first needs them, as in kubeadm: so a phase run
+//! alone, or a join with phases skipped, asks for no more than it uses.
+
+use thiserror::Error;
+
+use super::tls_bootstrap::Registered;
+use super::{
+    Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_start,
+    kubelet_wait, node_lookup, tls_bootstrap,
+};
+use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
+use crate::error::{Diagnose, ExitCode, Failure};
+use crate::plugin::{CheckStatus, Plugins, Stage};
+
+/// Phases that do something on a worker.
+const WORKER_PHASES: [&str; 5] = ["preflight", "discovery", "tls-bootstrap", "kubelet-start", "kubelet-wait-bootstrap"];
+
+/// A join under way.
+pub struct Run {
+    cx: JoinContext,
+    plugins: Plugins,
+    access: Option<Access>,
+    cluster: Option<ClusterConfiguration>,
+    identity: Option<NodeIdentity>,
+    kubelet_stopped: bool,
+}
+
+/// Failures of the loop itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// At least one check failed that is not ignored.
+    #[error("preflight checks failed: {}", names.join(", "))]
+    Preflight {
+        /// Ids, in order.
+        names: Vec<String>,
+    },
+}
+
+impl Diagnose for RunError {
+    fn code(&self) -> &'static str {
+        "preflight-failed"
+    }
+
+    fn hint(&self) -> Option<String> {
+        let Self::Preflight { names } = self;
+        Some(format!(
+            "mend what the checks name, or make their errors warnings with `--ignore-preflight-errors={}`",
+            names.join(",")
+        ))
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Preflight
+    }
+}
+
+impl Run {
+    /// Name of the certificate request that was answered in this run.
+    pub fn csr_name(&self) -> Option<&str> {
+        self.identity.as_ref()?.csr_name.as_deref()
+    }
+
+    /// Nothing is touched or asked yet.
+    pub fn new(cx: JoinContext, plugins: Plugins) -> Self {
+        Self { cx, plugins, access: None, cluster: None, identity: None, kubelet_stopped: false }
+    }
+
+    /// Every phase that is not skipped, in order, then what `--wait` asks for.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, with its phase. Running the same command again goes on from there.
+    pub async fn all(&mut self) -> Result<(), Failure> {
+        for phase in PHASES {
+            if is_skipped(phase.id, &self.cx.settings.skip_phases) {
+                self.cx.reporter.step(phase.id, phase.summary).skipped("`--skip-phases` names it");
+            } else if WORKER_PHASES.contains(&phase.id) {
+                self.phase(phase.id).await?;
+            }
+        }
+        self.wait().await.map_err(|failure| failure.in_phase("wait"))
+    }
+
+    /// The checks alone, for `mortise preflight`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Preflight`], or why the cluster cannot be found where a discovery flag asks for it.
+    pub async fn checks_alone(&mut self) -> Result<(), Failure> {
+        self.preflight().await.map_err(|failure| failure.in_phase("preflight"))
+    }
+
+    /// One phase by its id. Those of control planes do nothing on a worker, as in kubeadm.
+    ///
+    /// # Errors
+    ///
+    /// Its failure, with its name.
+    pub async fn phase(&mut self, id: &'static str) -> Result<(), Failure> {
+        let ended = match id {
+            "preflight" => self.preflight().await,
+            "discovery" => self.discovery().await,
+            "tls-bootstrap" => self.tls_bootstrap().await,
+            "kubelet-start" => self.kubelet_start().await,
+            "kubelet-wait-bootstrap" => self.kubelet_wait().await,
+            _ => {
+                self.cx.reporter.step(id, "nothing to do").skipped("it belongs to control planes");
+                Ok(())
+            }
+        };
+        ended.map_err(|failure| failure.in_phase(id))
+    }
+
+    /// The checks of the machine, then those that need the cluster's configuration. Without anything that says where
+    /// the cluster is, which only `mortise preflight` allows, the second kind is left out.
+    async fn preflight(&mut self) -> Result<(), Failure> {
+        self.checks(Stage::Node).await?;
+        if matches!(self.cx.settings.discovery, Discovery::Recorded) {
+            self.cx.reporter.step("preflight", "checks that need the cluster").skipped("no discovery flag was given");
+            return Ok(());
+        }
+        let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
+        self.plugins.learn("cluster-version", cluster.kubernetes_version);
+        self.checks(Stage::Cluster).await
+    }
+
+    /// Runs the checks of one stage.
+    async fn checks(&mut self, stage: Stage) -> Result<(), Failure> {
+        let step = self.cx.reporter.step("preflight", stage.title());
+        let results = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter).await;
+        let failed: Vec<String> =
+            results.iter().filter(|check| check.status == CheckStatus::Failed).map(|check| check.id.clone()).collect();
+        if !failed.is_empty() {
+            return Err(RunError::Preflight { names: failed }.into());
+        }
+        if results.is_empty() {
+            step.skipped("no plugin has any");
+        } else {
+            let warned = results.iter().filter(|check| check.status == CheckStatus::Warned).count();
+            step.done(format!("{} checks, {warned} with warnings", results.len()));
+        }
+        Ok(())
+    }
+
+    /// The cluster, discovered once.
+    async fn access(&mut self) -> Result<Access, Failure> {
+        if let Some(access) = &self.access {
+            return Ok(access.clone());
+        }
+        let access = discovery::discover(&self.cx).await?;
+        self.cx.node.journal().bind_cluster(&access.cluster)?;
+        self.access = Some(access.clone());
+        Ok(access)
+    }
+
+    /// The cluster's configuration, fetched once.
+    async fn cluster(&mut self) -> Result<(Access, ClusterConfiguration), Failure> {
+        let access = self.access().await?;
+        if let Some(cluster) = &self.cluster {
+            return Ok((access, cluster.clone()));
+        }
+        let cluster = cluster_configuration::fetch(&access, &self.cx).await?;
+        self.cluster = Some(cluster.clone());
+        Ok((access, cluster))
+    }
+
+    async fn discovery(&mut self) -> Result<(), Failure> {
+        let access = self.access().await?;
+        discovery::remember(&access.cluster, &self.cx.node)?;
+        Ok(())
+    }
+
+    /// The name is free, the CA is in place and the kubelet is stopped: what must be so before a certificate is asked
+    /// for or the kubelet's files change.
+    async fn stop_kubelet(&mut self) -> Result<(Access, ClusterConfiguration), Failure> {
+        let (access, cluster) = self.cluster().await?;
+        if !self.kubelet_stopped {
+            node_lookup::ensure_name_is_free(&access, &cluster, &self.cx).await?;
+            kubelet_start::write_ca(&access, &self.cx)?;
+            kubelet_start::stop(&self.cx).await?;
+            self.kubelet_stopped = true;
+        }
+        Ok((access, cluster))
+    }
+
+    async fn tls_bootstrap(&mut self) -> Result<(), Failure> {
+        if self.cx.settings.tls_bootstrap_by == TlsBootstrapBy::Kubelet {
+            let step = self.cx.reporter.step("tls-bootstrap", "ask for the kubelet's certificate");
+            step.skipped("the kubelet asks for it itself");
+            return Ok(());
+        }
+        let (access, cluster) = self.stop_kubelet().await?;
+        self.identity = Some(tls_bootstrap::by_host(&access, &cluster, &self.cx).await?);
+        Ok(())
+    }
+
+    async fn kubelet_start(&mut self) -> Result<(), Failure> {
+        let (access, cluster) = self.stop_kubelet().await?;
+        if self.cx.settings.tls_bootstrap_by == TlsBootstrapBy::Kubelet {
+            kubelet_start::write_bootstrap_kubeconfig(&access, &cluster, &self.cx)?;
+        }
+        kubelet_start::write_config(&cluster, &self.cx).await?;
+        kubelet_start::write_flags(&self.cx)?;
+        kubelet_start::start(&self.cx).await?;
+        Ok(())
+    }
+
+    async fn kubelet_wait(&mut self) -> Result<(), Failure> {
+        if self.cx.settings.wait == Wait::None {
+            self.cx.reporter.step("kubelet-wait-bootstrap", "wait for the kubelet").skipped("`--wait=none`");
+            return Ok(());
+        }
+        let (_, cluster) = self.cluster().await?;
+        kubelet_wait::wait_for_kubelet(&cluster, &self.cx).await?;
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<(), Failure> {
+        let wanted = match self.cx.settings.wait {
+            Wait::None | Wait::Kubelet => return Ok(()),
+            Wait::Registered => Registered::Exists,
+            Wait::Ready => Registered::Ready,
+        };
+        let access = self.access().await?;
+        let timeout = self.cx.settings.timeouts.kubelet_health_check;
+        tls_bootstrap::wait_for_node(&access, wanted, timeout, &self.cx).await?;
+        Ok(())
+    }
+}
+
+/// Whether a phase is left out: it is named itself, or its parent is.
+///
+/// `kubelet-start` takes `tls-bootstrap` with it: with kubeadm the kubelet makes the request, so that leaving out its
+/// start leaves out the certificate, and scripts rely on it.
+fn is_skipped(id: &str, skipped: &[String]) -> bool {
+    skipped.iter().any(|skip| {
+        skip == id
+            || id.strip_prefix(skip.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            || (id == "tls-bootstrap" && skip == "kubelet-start")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipping_a_parent_skips_its_children_and_nothing_else() {
+        let skip = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert!(is_skipped("control-plane-prepare/certs", &skip(&["control-plane-prepare"])));
+        assert!(!is_skipped("control-plane-prepare", &skip(&["control-plane-prepare/certs"])));
+        assert!(!is_skipped("kubelet-wait-bootstrap", &skip(&["kubelet-start"])));
+        assert!(is_skipped("tls-bootstrap", &skip(&["kubelet-start"])));
+    }
+
+    #[test]
+    fn every_worker_phase_is_in_the_list() {
+        for id in WORKER_PHASES {
+            assert!(PHASES.iter().any(|phase| phase.id == id), "{id}");
+        }
+    }
+}
