@@ -17,9 +17,12 @@ use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
 use crate::plugin::{CheckContext, Launcher, Plugins};
+use crate::result::JoinResult;
 
+mod machine;
 mod sandbox;
 
+pub use machine::{reset, verify};
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.
@@ -77,11 +80,12 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
         Extent::Phase(id) => run.phase(id).await,
         Extent::Checks => run.checks_alone().await,
     };
+    let ended = match ended {
+        Ok(()) if extent == Extent::Everything => cx.node.journal().finish().map_err(Failure::from),
+        ended => ended,
+    };
     if extent == Extent::Everything && cx.node.plan().is_none() {
-        if ended.is_ok() {
-            cx.node.journal().finish()?;
-        } else {
-        }
+        leave_result(&cx, run.csr_name(), ended.as_ref().map(|&()| ()));
     }
     ended?;
     let message = match (extent, cx.node.plan()) {
@@ -96,6 +100,14 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
     let took_ms = u64::try_from(cx.reporter.elapsed().as_millis()).unwrap_or(u64::MAX);
     cx.reporter.tell(&Event::Finished { message, took_ms });
     Ok(())
+}
+
+/// Leaves `/run/mortise/result.json`. What it cannot tell is no reason to fail a join that succeeded.
+fn leave_result(cx: &JoinContext, csr_name: Option<&str>, ended: Result<(), &Failure>) {
+    let result = JoinResult::of(&cx.settings.node.name, csr_name, cx.reporter.elapsed(), ended);
+    if let Err((path, error)) = result.write(cx.node.root()) {
+        cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
+    }
 }
 
 /// The plan is what a dry run is asked for: stdout, in either form.

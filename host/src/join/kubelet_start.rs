@@ -38,7 +38,7 @@ const LOG_LINES: usize = 10;
 const LOG_LINE_CHARS: usize = 400;
 
 /// Directories in which the kubelet makes things, so that a reset knows whether it may empty them.
-const KUBELET_MAKES: &[&str] = &[KUBELET_DIRECTORY, "/var/log/pods", "/var/log/containers"];
+const KUBELET_MAKES: &[&str] = &[KUBELET_DIRECTORY, "/var/log/pods", "/var/log/containers", "/usr/libexec/kubernetes"];
 
 /// Makes `/var/lib/kubelet` as kubeadm does, mode 0700, and records whether it was empty. Before anything is written
 /// into it; repeating it changes nothing.

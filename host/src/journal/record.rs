@@ -67,8 +67,9 @@ pub struct Run {
     /// See [`super::Header::arguments`].
     pub arguments: String,
     /// Whether `/var/lib/mortise` was absent before the first run.
-    #[serde(default)]
     pub state_directory_made: bool,
+    /// Whether `/run/mortise` was absent before the first run.
+    pub runtime_directory_made: bool,
 }
 
 /// The cluster a record belongs to.
@@ -127,6 +128,8 @@ pub struct Record {
     pub resetting: bool,
     /// `/var/lib/mortise` was absent before the first run.
     pub state_directory_made: bool,
+    /// `/run/mortise` was absent before the first run.
+    pub runtime_directory_made: bool,
     last_seq: u64,
 }
 
@@ -197,6 +200,7 @@ impl Record {
         match line.what {
             What::Run(run) => {
                 self.state_directory_made |= run.state_directory_made;
+                self.runtime_directory_made |= run.runtime_directory_made;
                 self.run = Some(run);
                 self.resetting = false;
             }
