@@ -124,7 +124,7 @@ fn may_write(root: &Path) -> bool {
 }
 
 fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environment) -> HostSettings {
-    let kubelet_port = earlier.last_unit_action("kubelet").is_some_and(|(_, action)| action == "restart");
+    let kubelet_port = earlier.owns_kubelet();
     let mut secrets: Vec<SecretString> = Vec::new();
     secrets.extend(settings.tls_bootstrap_token.iter().map(|token| token.expose_secret().to_owned().into()));
     if let Discovery::Token(discovery) = &settings.discovery {

@@ -379,7 +379,7 @@ impl Effect {
 
 impl Inner {
     fn new(record: Record, sink: Option<Sink>) -> Self {
-        let fault = if sink.is_some() { fault::Fault::from_environment() } else { fault::Fault::default() };
+        let fault = if sink.is_some() { fault::Fault::from_environment() } else { fault::Fault::none() };
         Self { record, sink, fault, unsynced: BTreeSet::new() }
     }
 

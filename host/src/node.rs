@@ -179,11 +179,7 @@ impl Node {
         self.refuse_unsafe_parents(path)?;
         let located = self.locate(path);
         match std::fs::symlink_metadata(&located) {
-            Ok(metadata) if metadata.is_symlink() => {
-                if std::fs::read_link(&located).is_ok_and(|old| old == target) {
-                    return Ok(Change::Unchanged);
-                }
-            }
+            Ok(_) if std::fs::read_link(&located).is_ok_and(|old| old == target) => return Ok(Change::Unchanged),
             Ok(metadata) if metadata.is_dir() => {
                 return Err(NodeError::Refused { path: located, reason: "it is a directory" });
             }

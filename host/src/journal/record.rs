@@ -181,6 +181,19 @@ impl Record {
         })
     }
 
+    /// Whether a kubelet that runs now is one that this join started, or may have started just before it was killed.
+    pub fn owns_kubelet(&self) -> bool {
+        let last = self.effects.iter().rev().find_map(|recorded| match &recorded.effect {
+            Effect::Unit { unit, action } if unit == "kubelet" && action == "restart" => Some(true),
+            // One that was only intended proves nothing.
+            Effect::Unit { unit, action } if unit == "kubelet" && action == "stop" && recorded.state == State::Done => {
+                Some(false)
+            }
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
     /// Names of API objects of a kind that were made, or may have been: newest first.
     pub fn api_objects(&self, of_kind: &str) -> Vec<String> {
         let names = self.effects.iter().rev().filter_map(|recorded| match &recorded.effect {

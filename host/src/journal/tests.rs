@@ -233,6 +233,26 @@ fn owns_what_came_into_an_empty_directory_and_what_it_left_to_the_kubelet() {
 }
 
 #[test]
+fn a_kubelet_that_was_perhaps_started_is_ours_until_it_is_stopped() {
+    let journal = Journal::in_memory();
+    let act = |action: &str| journal.intend(Effect::Unit { unit: "kubelet".into(), action: action.into() }).unwrap();
+    assert!(!journal.record().owns_kubelet());
+    let stop = act("stop");
+    journal.complete(stop).unwrap();
+    assert!(!journal.record().owns_kubelet());
+    // Killed before it could say that it was done.
+    let restart = act("restart");
+    assert!(journal.record().owns_kubelet());
+    assert_eq!(journal.record().last_unit_action("kubelet").unwrap().1, "stop");
+    journal.complete(restart).unwrap();
+    assert!(journal.record().owns_kubelet());
+    let stop = act("stop");
+    assert!(journal.record().owns_kubelet());
+    journal.complete(stop).unwrap();
+    assert!(!journal.record().owns_kubelet());
+}
+
+#[test]
 fn a_first_run_without_effects_leaves_nothing_behind() {
     let root = tempfile::tempdir().unwrap();
     drop(open(root.path()));
