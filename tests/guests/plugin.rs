@@ -43,6 +43,24 @@ pub(crate) fn with_section(component: &[u8], name: &str, data: &[u8]) -> Vec<u8>
     whole
 }
 
+/// A component with another core module in the place of its first, which is the one that its author wrote.
+pub(crate) fn with_module(component: &[u8], module: &[u8]) -> Vec<u8> {
+    let mut payloads = wasmparser::Parser::new(0).parse_all(component);
+    let range = payloads
+        .find_map(|payload| match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { unchecked_range, .. } => Some(unchecked_range),
+            _ => None,
+        })
+        .unwrap();
+    let header = 1 + leb128(range.len()).len();
+    let mut whole = component[..range.start - header].to_vec();
+    whole.push(1);
+    whole.extend(leb128(module.len()));
+    whole.extend(module);
+    whole.extend(&component[range.end..]);
+    whole
+}
+
 fn leb128(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -74,7 +92,7 @@ impl Setup {
         Self {
             component: component.to_vec(),
             manifest: "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: preflight\n\
-                       limits: {time: 300ms}\n"
+                       limits: {time: 500ms}\n"
                 .into(),
             settings: serde_json::Map::new(),
             grants: Grants::default(),

@@ -52,7 +52,7 @@ impl Link {
 
     fn done(&self, call: u64, outcome: Outcome) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
-        self.send(&FromRunner::Done { call, outcome });
+        self.send(&FromRunner::Done { call, outcome: Box::new(outcome) });
     }
 
     /// Reads until the socket closes; then ends the process.
