@@ -28,11 +28,11 @@ pub use error::{ApiError, TlsProblem};
 
 mod connection;
 mod error;
-pub mod proxy;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod tls;
+mod tunnel;
 pub mod watch;
 
 /// Largest answer that is read, in bytes. The largest thing a worker reads is a ConfigMap, which etcd limits to 1.5 MiB.

@@ -16,7 +16,6 @@ mod mounts;
 mod network;
 mod os;
 mod programs;
-pub mod proxy;
 mod redact;
 mod runtime;
 

@@ -301,19 +301,20 @@ impl Journal {
         self.inner().record.owns(path)
     }
 
-    /// Writes that a reset has begun, for [`crate::reset`].
-    pub(crate) fn begin_reset(root: &Path, lock: Lock) -> Result<Option<Self>, JournalError> {
+    /// Writes that a reset has begun: from here on nothing in the record may be relied on.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`] and all of [`Record::load`].
+    pub(crate) fn begin_reset(root: &Path) -> Result<(), JournalError> {
         let path = locate(root, JOURNAL_PATH);
-        let Some((record, whole_bytes)) = record::read(&path)? else { return Ok(None) };
+        let Some((record, whole_bytes)) = record::read(&path)? else { return Ok(()) };
         let write = |source| JournalError::Write { path: path.clone(), source };
         let file = File::options().append(true).custom_flags(O_NOFOLLOW).open(&path).map_err(write)?;
         file.set_len(whole_bytes).map_err(write)?;
-        let earlier = record.clone();
-        let sink = Some(Sink { path, file });
-        let mut inner = Inner { record, sink, fault: fault::Fault::from_environment() };
-        let seq = inner.record.next_seq();
-        inner.append(Line::now(seq, What::Resetting), Durability::Synced)?;
-        Ok(Some(Self { inner: Mutex::new(inner), earlier, _lock: Some(lock) }))
+        let seq = record.next_seq();
+        let mut inner = Inner { record, sink: Some(Sink { path, file }), fault: fault::Fault::from_environment() };
+        inner.append(Line::now(seq, What::Resetting), Durability::Synced)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -25,6 +25,7 @@ pub mod patches;
 pub mod pki;
 pub mod plan;
 pub mod plugin;
+pub mod proxy;
 pub mod reset;
 pub mod result;
 pub mod sandbox;

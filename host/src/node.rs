@@ -20,8 +20,12 @@ use crate::plan::{Plan, Step};
 mod files;
 mod health;
 mod host;
+mod journalless;
+#[cfg(test)]
+pub(crate) mod stub;
 
 pub use host::HostMachine;
+pub(crate) use journalless::Journalless;
 
 /// What is done to a unit of the init system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,6 +378,15 @@ impl UnitAction {
 pub(crate) fn sha256_hex(content: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file that no record mentions, mode 0644, and its directory: for `/run`, which a reboot empties.
+pub(crate) fn write_unrecorded(directory: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    if !directory.is_dir() {
+        std::fs::create_dir_all(directory)?;
+        std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    files::write_whole(path, content, 0o644)
 }
 
 /// What failed at the door.

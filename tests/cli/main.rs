@@ -1,6 +1,7 @@
-//! The binary, asked wrongly: exit code, both streams, no secret, nothing done.
+//! The binary: exit code, both streams, no secret; asked wrongly, nothing done.
 
 mod examples;
+mod sandbox;
 mod usage;
 
 use std::path::Path;

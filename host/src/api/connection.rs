@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::error::{ApiError, TlsProblem, chain, quoted};
-use super::proxy::{self, ProxyRules};
 use super::tls::{self, ClientCertificate};
+use super::tunnel;
 use super::{Answer, CONNECT_TIMEOUT, Dialer, REQUEST_TIMEOUT, Stream, Trust};
 
 /// Where a server is.
@@ -194,7 +194,7 @@ impl Pool {
         let Target { host, port, .. } = &self.target;
         match &self.dialer {
             Dialer::Pipe(open) => open(host.clone(), *port).await.map_err(|error| self.unreachable(error)),
-            Dialer::Tcp => match ProxyRules::from_environment().for_https(host, *port) {
+            Dialer::Tcp => match tunnel::proxy_for(host, *port) {
                 None => Ok(Box::new(self.dial_tcp(host, *port).await?)),
                 Some(proxy) => {
                     let refused = |reason: String| ApiError::Proxy {
@@ -202,9 +202,9 @@ impl Pool {
                         endpoint: self.target.to_string(),
                         reason,
                     };
-                    let (host, port) = proxy.address().map_err(|reason| refused(reason.to_owned()))?;
+                    let (host, port) = tunnel::address(proxy).map_err(|reason| refused(reason.to_owned()))?;
                     let mut stream = self.dial_tcp(host, port).await.map_err(|error| refused(chain(&error)))?;
-                    let tunnel = proxy::open_tunnel(&mut stream, proxy, &self.target.to_string()).await;
+                    let tunnel = tunnel::open_tunnel(&mut stream, proxy, &self.target.to_string()).await;
                     tunnel.map_err(|error| refused(quoted(&error.to_string())))?;
                     Ok(Box::new(stream))
                 }

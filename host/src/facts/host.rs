@@ -9,13 +9,13 @@ use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
 use super::programs::{self, SearchPath};
-use super::proxy::ProxySettings;
 use super::{
     CommandOutput, CommandRequest, Fact, FactRequest, FactSource, FileInfo, FileRequest, HostError, PortState,
 };
 use super::{cgroup, kernel, mounts, network, os, redact, runtime};
 use crate::config::Environment;
 use crate::plugin::{Launcher, commands, files};
+use crate::proxy::ProxySettings;
 
 /// The kubelet's port, whose listener may be ours.
 const KUBELET_PORT: u16 = 10250;

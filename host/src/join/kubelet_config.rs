@@ -87,6 +87,15 @@ pub async fn config(
 pub fn healthz_url(cluster: &ClusterConfiguration, cx: &JoinContext) -> Result<Option<String>, KubeletConfigError> {
     let mut tree = cluster.kubelet.clone();
     patches(cx)?.apply(Target::KubeletConfiguration, &mut tree)?;
+    healthz_url_of(&tree)
+}
+
+/// The same for a configuration that is complete.
+///
+/// # Errors
+///
+/// [`KubeletConfigError::Healthz`].
+pub fn healthz_url_of(tree: &Value) -> Result<Option<String>, KubeletConfigError> {
     let address = tree.get("healthzBindAddress").and_then(Value::as_str).filter(|text| !text.is_empty());
     let address = address.unwrap_or("127.0.0.1");
     let port = match tree.get("healthzPort") {

@@ -19,12 +19,23 @@ use crate::node::{NodeError, UnitState};
 
 /// Phase id of what is told.
 const PHASE: &str = "kubelet-wait-bootstrap";
-/// First and last pause between two looks: the kubelet takes a third of a second to its first answer.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
-/// Pause between two looks at the unit, which cost a process each.
-const UNIT_PAUSE: Duration = Duration::from_millis(500);
-/// A started kubelet that is not running for so long will not run by itself.
-const GONE_AFTER: Duration = Duration::from_secs(5);
+/// How often is looked, and when a kubelet counts as gone.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// First and last pause between two looks.
+    pause: (Duration, Duration),
+    /// Pause between two looks at the unit.
+    unit_pause: Duration,
+    /// A started kubelet that is not running for so long will not run by itself.
+    gone_after: Duration,
+}
+
+/// The kubelet takes a third of a second to its first answer; a look at the unit costs a process.
+const PACE: Pace = Pace {
+    pause: (Duration::from_millis(20), Duration::from_millis(100)),
+    unit_pause: Duration::from_millis(500),
+    gone_after: Duration::from_secs(5),
+};
 /// Restarts by the init system after which a kubelet counts as dying.
 const DYING_RESTARTS: u32 = 3;
 
@@ -34,6 +45,10 @@ const DYING_RESTARTS: u32 = 3;
 ///
 /// [`KubeletWaitError`].
 pub async fn wait_for_kubelet(cluster: &ClusterConfiguration, cx: &JoinContext) -> Result<(), KubeletWaitError> {
+    wait_at(PACE, cluster, cx).await
+}
+
+async fn wait_at(pace: Pace, cluster: &ClusterConfiguration, cx: &JoinContext) -> Result<(), KubeletWaitError> {
     if let Some(plan) = cx.node.plan() {
         plan.note(crate::plan::Step::Wait { what: "the kubelet to be healthy and to have its certificate".into() });
         cx.node.remove(Path::new(BOOTSTRAP_KUBECONFIG))?;
@@ -48,27 +63,32 @@ pub async fn wait_for_kubelet(cluster: &ClusterConfiguration, cx: &JoinContext) 
         }
         return Ok(());
     }
-    let waited = wait(cluster, by_kubelet, cx).await;
+    let waited = wait(pace, cluster, by_kubelet, cx).await;
     let removed = cx.node.remove(Path::new(BOOTSTRAP_KUBECONFIG));
     waited?;
     removed?;
     Ok(())
 }
 
-async fn wait(cluster: &ClusterConfiguration, by_kubelet: bool, cx: &JoinContext) -> Result<(), KubeletWaitError> {
+async fn wait(
+    pace: Pace,
+    cluster: &ClusterConfiguration,
+    by_kubelet: bool,
+    cx: &JoinContext,
+) -> Result<(), KubeletWaitError> {
     let step = cx.reporter.step(PHASE, "wait for the kubelet's health");
     match kubelet_config::healthz_url(cluster, cx)? {
         None => step.skipped("its health port is 0"),
         Some(url) => {
             let timeout = cx.settings.timeouts.kubelet_health_check;
-            let mut watch = Watch::new(timeout, cx);
+            let mut watch = Watch::new(pace, timeout, cx);
             until_healthy(&url, &mut watch, cx).await?;
             step.done("healthy");
         }
     }
     if by_kubelet {
         let step = cx.reporter.step(PHASE, "wait for the kubelet's certificate");
-        let mut watch = Watch::new(cx.settings.timeouts.tls_bootstrap, cx);
+        let mut watch = Watch::new(pace, cx.settings.timeouts.tls_bootstrap, cx);
         until_certified(&mut watch, cx).await?;
         step.done(format!("`{}`", tls_bootstrap::KUBELET_CONF));
     }
@@ -111,6 +131,7 @@ async fn until_certified(watch: &mut Watch<'_>, cx: &JoinContext) -> Result<(), 
 /// The clock of one wait, and what the unit did meanwhile.
 struct Watch<'a> {
     cx: &'a JoinContext,
+    pace: Pace,
     deadline: Instant,
     pause: Duration,
     next_unit_look: Instant,
@@ -121,14 +142,15 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(timeout: Duration, cx: &'a JoinContext) -> Self {
+    fn new(pace: Pace, timeout: Duration, cx: &'a JoinContext) -> Self {
         let now = Instant::now();
         Self {
             cx,
+            pace,
             deadline: now + timeout,
-            pause: PAUSE.0,
+            pause: pace.pause.0,
             // A healthy kubelet answers before its unit is looked at.
-            next_unit_look: now + UNIT_PAUSE,
+            next_unit_look: now + pace.unit_pause,
             restarts: None,
             gone_since: None,
             told: String::new(),
@@ -143,7 +165,7 @@ impl<'a> Watch<'a> {
     async fn look(&mut self, awaited: &str) -> Result<(), KubeletWaitError> {
         let now = Instant::now();
         if now >= self.next_unit_look {
-            self.next_unit_look = now + UNIT_PAUSE;
+            self.next_unit_look = now + self.pace.unit_pause;
             match self.cx.node.machine().unit_state(UNIT).await {
                 Ok(state) => self.judge(&state, now).await?,
                 // Without an init system someone else runs the kubelet; else one failed look is no reason to give up.
@@ -156,7 +178,7 @@ impl<'a> Watch<'a> {
             }
         }
         tokio::time::sleep(self.pause.min(self.deadline.saturating_duration_since(now))).await;
-        self.pause = (self.pause * 3 / 2).min(PAUSE.1);
+        self.pause = (self.pause * 3 / 2).min(self.pace.pause.1);
         Ok(())
     }
 
@@ -171,7 +193,7 @@ impl<'a> Watch<'a> {
             }
         }
         self.gone_since = if state.active { None } else { self.gone_since.or(Some(now)) };
-        if self.gone_since.is_some_and(|since| now.duration_since(since) >= GONE_AFTER) {
+        if self.gone_since.is_some_and(|since| now.duration_since(since) >= self.pace.gone_after) {
             return Err(KubeletWaitError::Gone { log: last_log_lines(self.cx).await });
         }
         Ok(())

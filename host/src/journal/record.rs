@@ -198,6 +198,7 @@ impl Record {
             What::Run(run) => {
                 self.state_directory_made |= run.state_directory_made;
                 self.run = Some(run);
+                self.resetting = false;
             }
             What::Cluster(cluster) => self.cluster = Some(cluster),
             What::Intent(effect) => {

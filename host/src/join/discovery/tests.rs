@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::api::scripted::{Authority, Reply, Script, TOKEN, status, test_context, token_discovery};
 use crate::api::{TlsProblem, UNVERIFIED_ANSWER_LIMIT_BYTES};
+use crate::error::Diagnose as _;
+use crate::pki::Pin;
 use crate::token::BootstrapToken;
 
 const PATH: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";

@@ -274,6 +274,7 @@ mod tests {
             ("[2001:db8::1]:443", "https://[2001:db8::1]:6443", true),
             ("::/0", "https://[2001:db8::1]", false),
             ("192.0.2.1", "https://[::ffff:192.0.2.1]", false),
+            (".2.1", "https://192.0.2.1", true),
             (",, ,", "https://example.com", true),
             ("https://example.com", "https://example.com", true),
         ];

@@ -1,0 +1,197 @@
+//! What a reset does, listed before anything is done.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::config::ResetSettings;
+use crate::join::kubelet_start::{BOOTSTRAP_KUBECONFIG, INSTANCE_CONFIG, KUBELET_DIRECTORY};
+use crate::join::tls_bootstrap::KUBELET_CONF;
+use crate::journal::{Effect, Record, Recorded, State};
+use crate::node::Journalless;
+
+/// One thing a reset does. Repeating it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Action {
+    /// The kubelet is stopped.
+    StopKubelet,
+    /// The Node's Ready condition is set to False, with the node's own certificate.
+    MarkNotReady,
+    /// Every Pod sandbox of the runtime is stopped and removed.
+    RemoveSandboxes {
+        /// URL.
+        socket: String,
+    },
+    /// Everything mounted below a directory is unmounted.
+    Unmount {
+        /// Absolute, without `--root`.
+        below: PathBuf,
+    },
+    /// A file or link is removed.
+    Remove {
+        /// Absolute, without `--root`.
+        path: PathBuf,
+    },
+    /// A directory is emptied.
+    Empty {
+        /// Absolute, without `--root`.
+        path: PathBuf,
+    },
+    /// A directory is removed if it is empty.
+    RemoveDirectory {
+        /// Absolute, without `--root`.
+        path: PathBuf,
+    },
+    /// A file was there before the join, with other content that nobody kept: it stays.
+    Keep {
+        /// Absolute, without `--root`.
+        path: PathBuf,
+    },
+    /// The record itself is removed.
+    Forget {
+        /// Whether `/var/lib/mortise` goes, too, if nothing else is in it.
+        directory: bool,
+    },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StopKubelet => f.write_str("stop the kubelet"),
+            Self::MarkNotReady => f.write_str("mark the Node not ready, with its own certificate"),
+            Self::RemoveSandboxes { socket } => write!(f, "stop and remove all Pod sandboxes of {socket}"),
+            Self::Unmount { below } => write!(f, "unmount everything below {}", below.display()),
+            Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::Empty { path } => write!(f, "empty {}", path.display()),
+            Self::RemoveDirectory { path } => write!(f, "remove the directory {} if it is empty", path.display()),
+            Self::Keep { path } => write!(f, "keep {}, which was there before the join", path.display()),
+            Self::Forget { .. } => f.write_str("remove mortise's record of the join"),
+        }
+    }
+}
+
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+const DEFAULT_CERTIFICATES: &str = "/etc/kubernetes/pki";
+const TEMPORARY: &str = "/etc/kubernetes/tmp";
+/// What `kubeadm reset` deletes, in its order.
+const KUBECONFIGS: [&str; 6] = [
+    "/etc/kubernetes/admin.conf",
+    "/etc/kubernetes/super-admin.conf",
+    KUBELET_CONF,
+    BOOTSTRAP_KUBECONFIG,
+    "/etc/kubernetes/controller-manager.conf",
+    "/etc/kubernetes/scheduler.conf",
+];
+/// Holds one line.
+const INSTANCE_CONFIG_LIMIT_BYTES: u64 = 4096;
+
+/// All actions, in order.
+pub(super) fn actions(record: Option<&Record>, settings: &ResetSettings, files: &Journalless) -> Vec<Action> {
+    let mut actions = vec![Action::StopKubelet];
+    if files.exists(Path::new(KUBELET_CONF)) {
+        actions.push(Action::MarkNotReady);
+    }
+    // Below another root neither the runtime nor the mounts are that root's.
+    if settings.root == Path::new("/") {
+        actions.push(Action::RemoveSandboxes { socket: socket(settings, files) });
+    }
+    actions.push(Action::Unmount { below: KUBELET_DIRECTORY.into() });
+    match record {
+        Some(record) => actions.extend(undone(record)),
+        None => actions.extend(as_kubeadm(settings)),
+    }
+    if record.is_some() {
+        actions.extend(settings.certificates_dir.iter().map(|path| Action::Empty { path: path.clone() }));
+    }
+    if settings.cleanup_tmp_dir {
+        actions.push(Action::Empty { path: TEMPORARY.into() });
+    }
+    let directory = record.is_some_and(|record| record.state_directory_made);
+    actions.push(Action::Forget { directory });
+    actions
+}
+
+fn as_kubeadm(settings: &ResetSettings) -> Vec<Action> {
+    let certificates = settings.certificates_dir.clone().unwrap_or_else(|| DEFAULT_CERTIFICATES.into());
+    let emptied = [MANIFESTS.into(), KUBELET_DIRECTORY.into(), certificates];
+    let emptied = emptied.into_iter().map(|path| Action::Empty { path });
+    emptied.chain(KUBECONFIGS.map(|path| Action::Remove { path: path.into() })).collect()
+}
+
+/// The record backwards. What was there before the first effect on a path decides what becomes of it.
+fn undone(record: &Record) -> Vec<Action> {
+    let mut first: BTreeMap<&Path, &Effect> = BTreeMap::new();
+    // What is intended and not known to be made may have been made.
+    let effects: Vec<&Recorded> = record.effects.iter().filter(|recorded| recorded.state != State::Void).collect();
+    for Recorded { effect, .. } in &effects {
+        if let (Some(path), false) = (effect.path(), matches!(effect, Effect::WasEmpty { .. })) {
+            first.entry(path).or_insert(effect);
+        }
+    }
+    let mut actions = Vec::new();
+    for Recorded { effect, .. } in effects.iter().rev() {
+        let Some(path) = effect.path() else { continue };
+        if let Effect::WasEmpty { existed, .. } = effect {
+            actions.push(Action::Empty { path: path.to_owned() });
+            if !existed {
+                actions.push(Action::RemoveDirectory { path: path.to_owned() });
+            }
+            continue;
+        }
+        // Once a path, where its first effect stands.
+        if !first.get(path).is_some_and(|first| std::ptr::eq(*first, effect)) {
+            continue;
+        }
+        actions.push(match effect {
+            Effect::File { replaced: Some(_), .. } => Action::Keep { path: path.to_owned() },
+            Effect::Directory { .. } => Action::RemoveDirectory { path: path.to_owned() },
+            // Something of the operator's that the join removed cannot be brought back.
+            Effect::Removal { .. } => continue,
+            _ => Action::Remove { path: path.to_owned() },
+        });
+    }
+    // What is in an emptied directory needs no action of its own, nor is it kept.
+    let emptied: Vec<PathBuf> = actions
+        .iter()
+        .filter_map(|action| if let Action::Empty { path } = action { Some(path.clone()) } else { None })
+        .collect();
+    actions.retain(|action| match action {
+        Action::Remove { path } | Action::Keep { path } | Action::RemoveDirectory { path } => {
+            !emptied.iter().any(|directory| path != directory && path.starts_with(directory))
+        }
+        _ => true,
+    });
+    // Directories are emptied before they or their parents are removed.
+    actions.sort_by_key(|action| match action {
+        Action::Keep { .. } => 0,
+        Action::Remove { .. } => 1,
+        Action::Empty { .. } => 2,
+        _ => 3,
+    });
+    let directories = actions.iter().position(|action| matches!(action, Action::RemoveDirectory { .. }));
+    if let Some(at) = directories {
+        actions[at..].sort_by_key(|action| match action {
+            Action::RemoveDirectory { path } => std::cmp::Reverse(path.components().count()),
+            _ => std::cmp::Reverse(0),
+        });
+    }
+    actions.dedup();
+    actions
+}
+
+/// The socket that the join used, unless another was given.
+fn socket(settings: &ResetSettings, files: &Journalless) -> String {
+    if let Some(socket) = &settings.cri_socket {
+        return socket.clone();
+    }
+    let instance = files.read(Path::new(INSTANCE_CONFIG), INSTANCE_CONFIG_LIMIT_BYTES).ok().flatten();
+    let used = instance.and_then(|text| {
+        let tree: serde_json::Value = serde_saphyr::from_slice(&text).ok()?;
+        Some(tree.get("containerRuntimeEndpoint")?.as_str()?.to_owned())
+    });
+    // Several runtimes and no word which: containerd's, as kubeadm's default.
+    used.or_else(|| crate::cri::detect_socket().ok()).unwrap_or_else(|| crate::cri::DEFAULT_SOCKET.to_owned())
+}
