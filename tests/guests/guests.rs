@@ -3,6 +3,7 @@
 
 mod commands;
 mod endings;
+mod example;
 mod files;
 mod grants;
 mod machine;
