@@ -8,6 +8,7 @@ mod files;
 mod grants;
 mod machine;
 mod plugin;
+mod speed;
 mod standin;
 mod unfit;
 mod walls;
