@@ -17,9 +17,12 @@ use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
 use crate::plugin::{CheckContext, Launcher, Plugins};
+use crate::result::JoinResult;
 
+mod machine;
 mod sandbox;
 
+pub use machine::{reset, verify};
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.
@@ -77,11 +80,12 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
         Extent::Phase(id) => run.phase(id).await,
         Extent::Checks => run.checks_alone().await,
     };
+    let ended = match ended {
+        Ok(()) if extent == Extent::Everything => cx.node.journal().finish().map_err(Failure::from),
+        ended => ended,
+    };
     if extent == Extent::Everything && cx.node.plan().is_none() {
-        if ended.is_ok() {
-            cx.node.journal().finish()?;
-        } else {
-        }
+        leave_result(&cx, run.csr_name(), ended.as_ref().map(|&()| ()));
     }
     ended?;
     let message = match (extent, cx.node.plan()) {
@@ -98,6 +102,14 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
     Ok(())
 }
 
+/// Leaves `/run/mortise/result.json`. What it cannot tell is no reason to fail a join that succeeded.
+fn leave_result(cx: &JoinContext, csr_name: Option<&str>, ended: Result<(), &Failure>) {
+    let result = JoinResult::of(&cx.settings.node.name, csr_name, cx.reporter.elapsed(), ended);
+    if let Err((path, error)) = result.write(cx.node.root()) {
+        cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
+    }
+}
+
 /// The plan is what a dry run is asked for: stdout, in either form.
 fn print_plan(plan: &Plan, format: Format) {
     match format {
@@ -112,7 +124,7 @@ fn may_write(root: &Path) -> bool {
 }
 
 fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environment) -> HostSettings {
-    let kubelet_port = earlier.last_unit_action("kubelet").is_some_and(|(_, action)| action == "restart");
+    let kubelet_port = earlier.owns_kubelet();
     let mut secrets: Vec<SecretString> = Vec::new();
     secrets.extend(settings.tls_bootstrap_token.iter().map(|token| token.expose_secret().to_owned().into()));
     if let Discovery::Token(discovery) = &settings.discovery {

@@ -5,6 +5,7 @@
 //! lock. A second run reads the record first and settles what the first one left open: what the record owns counts as
 //! ours in every check. How lines look is in `record`, who may write them in `lock`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -150,7 +151,25 @@ pub struct Journal {
     inner: Mutex<Inner>,
     earlier: Record,
     /// Held until the run ends. None: in memory.
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
+}
+
+/// A first run that ends before its first effect leaves the machine untouched.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(sink) = inner.sink.take() else { return };
+        if self.earlier.run.is_some() || inner.record.finished || !inner.record.is_without_effects() {
+            return;
+        }
+        // Nothing is lost where this fails: the next run takes the empty record over.
+        let _ = std::fs::remove_file(&sink.path);
+        let _ = lock.remove();
+        if let (true, Some(directory)) = (inner.record.state_directory_made, sink.path.parent()) {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -158,6 +177,8 @@ struct Inner {
     record: Record,
     sink: Option<Sink>,
     fault: fault::Fault,
+    /// Directories whose entries changed since they were last synced.
+    unsynced: BTreeSet<PathBuf>,
 }
 
 /// Where lines go.
@@ -170,8 +191,8 @@ struct Sink {
 impl Journal {
     /// A record in memory, for dry runs and simulated machines.
     pub fn in_memory() -> Self {
-        let inner = Inner { record: Record::default(), sink: None, fault: fault::Fault::default() };
-        Self { inner: Mutex::new(inner), earlier: Record::default(), _lock: None }
+        let inner = Inner::new(Record::default(), None);
+        Self { inner: Mutex::new(inner), earlier: Record::default(), lock: None }
     }
 
     /// Takes the lock, reads what earlier runs left, settles their open intents against the disk, and begins this run.
@@ -209,11 +230,7 @@ impl Journal {
         let first = record.run.is_none();
         let earlier = record.clone();
         let sink = Sink { path: path.clone(), file };
-        let journal = Self {
-            inner: Mutex::new(Inner { record, sink: Some(sink), fault: fault::Fault::from_environment() }),
-            earlier,
-            _lock: Some(lock),
-        };
+        let journal = Self { inner: Mutex::new(Inner::new(record, Some(sink))), earlier, lock: Some(lock) };
         {
             let mut inner = journal.inner();
             inner.begin(root, header, made, first)?;
@@ -237,14 +254,25 @@ impl Journal {
 
     /// Writes the intent and syncs it. The effect may follow.
     ///
+    /// Before an effect that others see, on a unit or in the cluster, all earlier files are on the disk, too.
+    ///
     /// # Errors
     ///
     /// [`JournalError::Write`]: the effect must not be made.
     pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
         let mut inner = self.inner();
         let seq = inner.record.next_seq();
-        inner.append(Line::now(seq, What::Intent(effect)), Durability::Synced)?;
+        let durability = effect.durability();
+        if durability == Durability::AfterFiles {
+            inner.sync_directories()?;
+        }
+        inner.append(Line::now(seq, What::Intent(effect)), durability)?;
         Ok(EntryId(seq))
+    }
+
+    /// A directory's entries changed and it was not synced.
+    pub(crate) fn leave_unsynced(&self, directory: &Path) {
+        self.inner().unsynced.insert(directory.to_owned());
     }
 
     /// Writes that the intended effect was made.
@@ -288,6 +316,7 @@ impl Journal {
     /// [`JournalError::Write`].
     pub fn finish(&self) -> Result<(), JournalError> {
         let mut inner = self.inner();
+        inner.sync_directories()?;
         if !inner.record.finished {
             let seq = inner.record.next_seq();
             inner.append(Line::now(seq, What::Finished), Durability::Synced)?;
@@ -313,7 +342,7 @@ impl Journal {
         let file = File::options().append(true).custom_flags(O_NOFOLLOW).open(&path).map_err(write)?;
         file.set_len(whole_bytes).map_err(write)?;
         let seq = record.next_seq();
-        let mut inner = Inner { record, sink: Some(Sink { path, file }), fault: fault::Fault::from_environment() };
+        let mut inner = Inner::new(record, Some(Sink { path, file }));
         inner.append(Line::now(seq, What::Resetting), Durability::Synced)
     }
 
@@ -326,12 +355,47 @@ impl Journal {
 /// Whether a line reaches the disk before the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Durability {
+    /// And every file that was written before.
+    AfterFiles,
     Synced,
-    /// The next sync takes it along: a lost completion is found again by its intent.
+    /// The next sync takes it along: a lost completion is found again by its intent, and a lost line that stands for no
+    /// effect of its own goes with what comes after it.
     Buffered,
 }
 
+impl Effect {
+    fn durability(&self) -> Durability {
+        match self {
+            Self::ApiObject { .. } => Durability::AfterFiles,
+            Self::Unit { action, .. } if action == "daemon-reload" => Durability::Buffered,
+            Self::Unit { .. } => Durability::AfterFiles,
+            Self::WasEmpty { .. } | Self::Delegated { .. } => Durability::Buffered,
+            Self::File { .. } | Self::Symlink { .. } | Self::Directory { .. } | Self::Removal { .. } => {
+                Durability::Synced
+            }
+        }
+    }
+}
+
 impl Inner {
+    fn new(record: Record, sink: Option<Sink>) -> Self {
+        let fault = if sink.is_some() { fault::Fault::from_environment() } else { fault::Fault::none() };
+        Self { record, sink, fault, unsynced: BTreeSet::new() }
+    }
+
+    fn sync_directories(&mut self) -> Result<(), JournalError> {
+        for directory in std::mem::take(&mut self.unsynced) {
+            match File::open(&directory).and_then(|opened| opened.sync_all()) {
+                // Whoever removed it meanwhile left nothing to sync.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(JournalError::Sync { path: directory, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn begin(
         &mut self,
         root: &Path,
@@ -347,6 +411,7 @@ impl Inner {
             endpoint: header.endpoint,
             arguments: header.arguments,
             state_directory_made: first && state_directory_made,
+            runtime_directory_made: first && !locate(root, crate::result::RESULT_DIRECTORY).exists(),
         };
         let seq = self.record.next_seq();
         self.append(Line::now(seq, What::Run(run)), Durability::Synced)
@@ -369,7 +434,7 @@ impl Sink {
     fn write(&mut self, text: &[u8], durability: Durability) -> io::Result<()> {
         let before = self.file.metadata()?.len();
         let written = self.file.write_all(text).and_then(|()| match durability {
-            Durability::Synced => self.file.sync_data(),
+            Durability::AfterFiles | Durability::Synced => self.file.sync_data(),
             Durability::Buffered => Ok(()),
         });
         if written.is_err() {
@@ -416,6 +481,14 @@ pub enum JournalError {
     /// It cannot be written.
     #[error("cannot write the journal `{path}`")]
     Write {
+        /// With `--root`.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A directory whose files it lists cannot be synced.
+    #[error("cannot sync `{path}`")]
+    Sync {
         /// With `--root`.
         path: PathBuf,
         /// The cause.
@@ -474,7 +547,7 @@ pub enum JournalError {
 impl Diagnose for JournalError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Write { source, .. } => match source.kind() {
+            Self::Write { source, .. } | Self::Sync { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => "node-disk-full",
                 io::ErrorKind::ReadOnlyFilesystem => "node-read-only",
                 _ => "journal-write",
@@ -490,8 +563,9 @@ impl Diagnose for JournalError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Write { source, path } => crate::node::file_hint(source, path),
-            Self::Read { source, path } => crate::node::file_hint(source, path),
+            Self::Write { source, path } | Self::Sync { source, path } | Self::Read { source, path } => {
+                crate::node::file_hint(source, path)
+            }
             Self::Damaged { path, .. } => Some(format!(
                 "look at `{}`; `mortise reset --ignore-journal` removes what `kubeadm reset` would",
                 path.display()

@@ -56,11 +56,11 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
             block_on(commands::join(settings, Extent::Checks, environment, reporter))
         }
         Command::Reset(reset) => {
-            let (_settings, warnings) = config::reset_settings(&reset, root)?;
+            let (settings, warnings) = config::reset_settings(&reset, root)?;
             warn(warnings, reporter);
-            Ok(())
+            block_on(commands::reset(settings, reporter))
         }
-        Command::Verify(_) => Ok(()),
+        Command::Verify(_) => block_on(commands::verify(&root, reporter)),
         Command::Sandbox(SandboxCommand::Join(join)) => {
             block_on(commands::sandbox_join(join, cli.common.root.is_some().then_some(root), environment, reporter))
         }

@@ -1,7 +1,7 @@
 //! The only door to the machine: files, units, processes.
 //!
 //! Every effect is written into the journal before and after it. Files appear whole: a dot-file in the same directory,
-//! synced, renamed, the directory synced (`files`). A dry run is a node that plans: the same calls, which note what they
+//! synced, renamed (`files`); directories are synced before the next effect that others see. A dry run is a node that plans: the same calls, which note what they
 //! would do in a [`Plan`] and show later reads the files that would be there. Units and health are a [`Machine`]: this
 //! one (`host`), or the sandbox's.
 
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 
 use crate::error::Diagnose;
-use crate::journal::{Effect, Journal, JournalError};
+use crate::journal::{Effect, EntryId, Journal, JournalError};
 use crate::plan::{Plan, Step};
 
 mod files;
@@ -166,7 +166,7 @@ impl Node {
             path: located,
             source,
         })?;
-        self.journal.complete(entry)?;
+        self.complete(entry, path)?;
         Ok(Change::Made)
     }
 
@@ -179,11 +179,7 @@ impl Node {
         self.refuse_unsafe_parents(path)?;
         let located = self.locate(path);
         match std::fs::symlink_metadata(&located) {
-            Ok(metadata) if metadata.is_symlink() => {
-                if std::fs::read_link(&located).is_ok_and(|old| old == target) {
-                    return Ok(Change::Unchanged);
-                }
-            }
+            Ok(_) if std::fs::read_link(&located).is_ok_and(|old| old == target) => return Ok(Change::Unchanged),
             Ok(metadata) if metadata.is_dir() => {
                 return Err(NodeError::Refused { path: located, reason: "it is a directory" });
             }
@@ -196,7 +192,7 @@ impl Node {
         }
         let entry = self.journal.intend(Effect::Symlink { path: path.to_owned(), target: target.to_owned() })?;
         files::link(&located, target).map_err(|source| NodeError::File { action: "link", path: located, source })?;
-        self.journal.complete(entry)?;
+        self.complete(entry, path)?;
         Ok(Change::Made)
     }
 
@@ -222,7 +218,7 @@ impl Node {
             path: located,
             source,
         })?;
-        self.journal.complete(entry)?;
+        self.complete(entry, path)?;
         Ok(Change::Made)
     }
 
@@ -245,8 +241,12 @@ impl Node {
             return Ok(Change::Unchanged);
         }
         let entry = self.journal.intend(Effect::Removal { path: path.to_owned() })?;
-        files::remove(&located).map_err(|source| NodeError::File { action: "remove", path: located, source })?;
-        self.journal.complete(entry)?;
+        files::remove_if_there(&located).map_err(|source| NodeError::File {
+            action: "remove",
+            path: located,
+            source,
+        })?;
+        self.complete(entry, path)?;
         Ok(Change::Made)
     }
 
@@ -308,6 +308,13 @@ impl Node {
         self.machine.unit(action, unit).await?;
         self.journal.complete(entry)?;
         Ok(())
+    }
+
+    fn complete(&self, entry: EntryId, path: &Path) -> Result<(), NodeError> {
+        if let Some(directory) = self.locate(path).parent() {
+            self.journal.leave_unsynced(directory);
+        }
+        Ok(self.journal.complete(entry)?)
     }
 
     fn ensure_parent(&self, path: &Path) -> Result<(), NodeError> {

@@ -38,7 +38,7 @@ const LOG_LINES: usize = 10;
 const LOG_LINE_CHARS: usize = 400;
 
 /// Directories in which the kubelet makes things, so that a reset knows whether it may empty them.
-const KUBELET_MAKES: &[&str] = &[KUBELET_DIRECTORY, "/var/log/pods", "/var/log/containers"];
+const KUBELET_MAKES: &[&str] = &[KUBELET_DIRECTORY, "/var/log/pods", "/var/log/containers", "/usr/libexec/kubernetes"];
 
 /// Makes `/var/lib/kubelet` as kubeadm does, mode 0700, and records whether it was empty. Before anything is written
 /// into it; repeating it changes nothing.
@@ -126,6 +126,10 @@ pub fn write_bootstrap_kubeconfig(
     cx: &JoinContext,
 ) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "write the kubelet's bootstrap credential");
+    if let Ok(Some(existing)) = super::tls_bootstrap::existing_identity(cx) {
+        step.unchanged(format!("the kubelet has a certificate for `{}`", existing.user));
+        return Ok(());
+    }
     let text =
         kubeconfig::bootstrap_kubelet_conf(access, &cluster.cluster_name).ok_or(KubeletStartError::NoCredential)?;
     cx.node.delegate(Path::new(super::tls_bootstrap::KUBELET_CONF))?;

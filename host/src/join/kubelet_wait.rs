@@ -82,8 +82,8 @@ async fn wait(
         Some(url) => {
             let timeout = cx.settings.timeouts.kubelet_health_check;
             let mut watch = Watch::new(pace, timeout, cx);
-            until_healthy(&url, &mut watch, cx).await?;
-            step.done("healthy");
+            let looks = until_healthy(&url, &mut watch, cx).await?;
+            if looks == 1 { step.unchanged("it is healthy") } else { step.done("healthy") }
         }
     }
     if by_kubelet {
@@ -95,10 +95,13 @@ async fn wait(
     Ok(())
 }
 
-async fn until_healthy(url: &str, watch: &mut Watch<'_>, cx: &JoinContext) -> Result<(), KubeletWaitError> {
+/// How often it looked until the kubelet was healthy.
+async fn until_healthy(url: &str, watch: &mut Watch<'_>, cx: &JoinContext) -> Result<usize, KubeletWaitError> {
+    let mut looks = 0;
     loop {
+        looks += 1;
         let seen = match cx.node.machine().healthz(url).await {
-            Ok(200) => return Ok(()),
+            Ok(200) => return Ok(looks),
             Ok(status) => format!("{url} answers {status}"),
             Err(error) => format!("{url} does not answer: {error}"),
         };
@@ -166,10 +169,9 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         if now >= self.next_unit_look {
             self.next_unit_look = now + self.pace.unit_pause;
-            match self.cx.node.machine().unit_state(UNIT).await {
-                Ok(state) => self.judge(&state, now).await?,
-                // Without an init system someone else runs the kubelet; else one failed look is no reason to give up.
-                Err(_) => {}
+            // Without an init system someone else runs the kubelet; else one failed look is no reason to give up.
+            if let Ok(state) = self.cx.node.machine().unit_state(UNIT).await {
+                self.judge(&state, now).await?;
             }
             if self.told != awaited {
                 let left = self.deadline.saturating_duration_since(now);

@@ -4,11 +4,15 @@
 //! `MORTISE_FAULT=count` prints at the end how many there were.
 
 #[cfg(not(feature = "faults"))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fault;
 
 #[cfg(not(feature = "faults"))]
 impl Fault {
+    pub(super) fn none() -> Self {
+        Self
+    }
+
     pub(super) fn from_environment() -> Self {
         Self
     }
@@ -21,7 +25,7 @@ impl Fault {
 }
 
 #[cfg(feature = "faults")]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fault {
     written: u64,
     plan: Option<Plan>,
@@ -37,6 +41,10 @@ enum Plan {
 
 #[cfg(feature = "faults")]
 impl Fault {
+    pub(super) fn none() -> Self {
+        Self { written: 0, plan: None }
+    }
+
     pub(super) fn from_environment() -> Self {
         let text = std::env::var("MORTISE_FAULT").unwrap_or_default();
         let number = |prefix: &str| text.strip_prefix(prefix).and_then(|number| number.parse().ok());

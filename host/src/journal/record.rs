@@ -67,8 +67,9 @@ pub struct Run {
     /// See [`super::Header::arguments`].
     pub arguments: String,
     /// Whether `/var/lib/mortise` was absent before the first run.
-    #[serde(default)]
     pub state_directory_made: bool,
+    /// Whether `/run/mortise` was absent before the first run.
+    pub runtime_directory_made: bool,
 }
 
 /// The cluster a record belongs to.
@@ -127,6 +128,8 @@ pub struct Record {
     pub resetting: bool,
     /// `/var/lib/mortise` was absent before the first run.
     pub state_directory_made: bool,
+    /// `/run/mortise` was absent before the first run.
+    pub runtime_directory_made: bool,
     last_seq: u64,
 }
 
@@ -178,6 +181,19 @@ impl Record {
         })
     }
 
+    /// Whether a kubelet that runs now is one that this join started, or may have started just before it was killed.
+    pub fn owns_kubelet(&self) -> bool {
+        let last = self.effects.iter().rev().find_map(|recorded| match &recorded.effect {
+            Effect::Unit { unit, action } if unit == "kubelet" && action == "restart" => Some(true),
+            // One that was only intended proves nothing.
+            Effect::Unit { unit, action } if unit == "kubelet" && action == "stop" && recorded.state == State::Done => {
+                Some(false)
+            }
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
     /// Names of API objects of a kind that were made, or may have been: newest first.
     pub fn api_objects(&self, of_kind: &str) -> Vec<String> {
         let names = self.effects.iter().rev().filter_map(|recorded| match &recorded.effect {
@@ -197,6 +213,7 @@ impl Record {
         match line.what {
             What::Run(run) => {
                 self.state_directory_made |= run.state_directory_made;
+                self.runtime_directory_made |= run.runtime_directory_made;
                 self.run = Some(run);
                 self.resetting = false;
             }

@@ -10,6 +10,13 @@ fn open(root: &Path) -> Journal {
     Journal::open(root, header()).unwrap()
 }
 
+/// A record with a run and nothing else, as a killed run leaves it.
+fn begun(root: &Path) {
+    std::mem::forget(open(root));
+    // The forgotten lock is still held.
+    std::fs::remove_file(locate(root, LOCK_PATH)).unwrap();
+}
+
 fn text(root: &Path) -> String {
     std::fs::read_to_string(locate(root, JOURNAL_PATH)).unwrap()
 }
@@ -137,7 +144,7 @@ fn a_run_killed_anywhere_leaves_a_record_that_reads_back() {
 #[test]
 fn a_line_spoilt_by_a_power_cut_is_cut_off_but_a_hole_in_the_middle_is_an_error() {
     let root = tempfile::tempdir().unwrap();
-    drop(open(root.path()));
+    begun(root.path());
     let path = locate(root.path(), JOURNAL_PATH);
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, [&good[..], b"\0\0\0\0\n"].concat()).unwrap();
@@ -187,6 +194,9 @@ fn a_record_of_another_node_or_cluster_is_refused_once_something_was_done() {
     {
         let journal = open(root.path());
         journal.bind_cluster(&cluster("https://a:6443", "CA A")).unwrap();
+        // Killed: what would remove the record does not run.
+        std::mem::forget(journal);
+        std::fs::remove_file(locate(root.path(), LOCK_PATH)).unwrap();
     }
     let other = || Header { node_name: "n3".into(), ..header() };
     {
@@ -220,6 +230,39 @@ fn owns_what_came_into_an_empty_directory_and_what_it_left_to_the_kubelet() {
     ] {
         assert_eq!(journal.owns(Path::new(path)), owned, "{path}");
     }
+}
+
+#[test]
+fn a_kubelet_that_was_perhaps_started_is_ours_until_it_is_stopped() {
+    let journal = Journal::in_memory();
+    let act = |action: &str| journal.intend(Effect::Unit { unit: "kubelet".into(), action: action.into() }).unwrap();
+    assert!(!journal.record().owns_kubelet());
+    let stop = act("stop");
+    journal.complete(stop).unwrap();
+    assert!(!journal.record().owns_kubelet());
+    // Killed before it could say that it was done.
+    let restart = act("restart");
+    assert!(journal.record().owns_kubelet());
+    assert_eq!(journal.record().last_unit_action("kubelet").unwrap().1, "stop");
+    journal.complete(restart).unwrap();
+    assert!(journal.record().owns_kubelet());
+    let stop = act("stop");
+    assert!(journal.record().owns_kubelet());
+    journal.complete(stop).unwrap();
+    assert!(!journal.record().owns_kubelet());
+}
+
+#[test]
+fn a_first_run_without_effects_leaves_nothing_behind() {
+    let root = tempfile::tempdir().unwrap();
+    drop(open(root.path()));
+    assert!(!locate(root.path(), STATE_DIRECTORY).exists());
+    std::fs::create_dir_all(locate(root.path(), STATE_DIRECTORY)).unwrap();
+    drop(open(root.path()));
+    assert_eq!(std::fs::read_dir(locate(root.path(), STATE_DIRECTORY)).unwrap().count(), 0);
+    begun(root.path());
+    drop(open(root.path()));
+    assert!(locate(root.path(), JOURNAL_PATH).exists(), "the record of an earlier run stays");
 }
 
 #[test]

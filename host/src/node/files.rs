@@ -39,7 +39,8 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Replaces a file or makes it. Whatever fails, the old file is as it was and nothing else is left.
+/// Replaces a file or makes it. Whatever fails, the old file is as it was and nothing else is left. The directory is
+/// not synced: after a power cut the old file may be back.
 pub(super) fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary(path);
     let written = write_temporary(&temporary, path, content, mode).and_then(|()| fs::rename(&temporary, path));
@@ -47,8 +48,7 @@ pub(super) fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_parent(path)
+    written
 }
 
 fn write_temporary(temporary: &Path, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -74,8 +74,7 @@ pub(super) fn link(path: &Path, target: &Path) -> io::Result<()> {
     if renamed.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    renamed?;
-    sync_parent(path)
+    renamed
 }
 
 /// One directory, whose parent is there, with exactly this mode.
@@ -84,22 +83,12 @@ pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
         made => made?,
     }
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    sync_parent(path)
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    remove_if_there(path)?;
-    sync_parent(path)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

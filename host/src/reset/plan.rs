@@ -53,7 +53,9 @@ pub enum Action {
     /// The record itself is removed.
     Forget {
         /// Whether `/var/lib/mortise` goes, too, if nothing else is in it.
-        directory: bool,
+        state_directory: bool,
+        /// Whether `/run/mortise` does.
+        runtime_directory: bool,
     },
 }
 
@@ -109,8 +111,10 @@ pub(super) fn actions(record: Option<&Record>, settings: &ResetSettings, files: 
     if settings.cleanup_tmp_dir {
         actions.push(Action::Empty { path: TEMPORARY.into() });
     }
-    let directory = record.is_some_and(|record| record.state_directory_made);
-    actions.push(Action::Forget { directory });
+    actions.push(Action::Forget {
+        state_directory: record.is_some_and(|record| record.state_directory_made),
+        runtime_directory: record.is_some_and(|record| record.runtime_directory_made),
+    });
     actions
 }
 

@@ -103,7 +103,9 @@ async fn leaves_the_machine_as_it_was_before_the_join() {
 #[tokio::test]
 async fn removes_the_state_directory_if_the_join_made_it() {
     let root = tempfile::tempdir().unwrap();
-    drop(open(root.path()));
+    let journal = open(root.path());
+    journal.intend(Effect::Removal { path: "/x".into() }).unwrap();
+    drop(journal);
     reset(&settings(root.path())).await.unwrap();
     assert!(!root.path().join("var/lib/mortise").exists());
 }
@@ -233,10 +235,12 @@ async fn a_dry_run_changes_nothing_and_lists_everything() {
             "remove /etc/kubernetes/kubelet.conf",
             "remove /etc/kubernetes/pki/ca.crt",
             "remove /var/lib/mortise/cluster.json",
+            "empty /usr/libexec/kubernetes",
             "empty /var/log/containers",
             "empty /var/log/pods",
             "empty /var/lib/kubelet",
             "remove the directory /etc/kubernetes/pki if it is empty",
+            "remove the directory /usr/libexec/kubernetes if it is empty",
             "remove the directory /var/log/containers if it is empty",
             "remove the directory /var/log/pods if it is empty",
             "remove mortise's record of the join",

@@ -53,14 +53,17 @@ pub(super) fn forget(root: &Path, lock: Option<Lock>, actions: &[Action]) -> Res
     for path in [crate::result::RESULT_PATH, JOURNAL_PATH] {
         files.remove(Path::new(path)).map_err(fail(path))?;
     }
-    // Others may keep things there.
-    let _ = files.remove_directory(Path::new(crate::result::RESULT_DIRECTORY));
     if let Some(lock) = lock {
         lock.remove().map_err(fail(crate::journal::LOCK_PATH))?;
     }
-    if actions.contains(&Action::Forget { directory: true }) {
-        // As above.
-        let _ = files.remove_directory(Path::new(STATE_DIRECTORY));
+    for action in actions {
+        let Action::Forget { state_directory, runtime_directory } = action else { continue };
+        for (path, made) in [(STATE_DIRECTORY, state_directory), (crate::result::RESULT_DIRECTORY, runtime_directory)] {
+            if *made {
+                // Others may keep things there.
+                let _ = files.remove_directory(Path::new(path));
+            }
+        }
     }
     Ok(())
 }
