@@ -3,10 +3,12 @@
 
 mod commands;
 mod endings;
+mod example;
 mod files;
 mod grants;
 mod machine;
 mod plugin;
+mod speed;
 mod standin;
 mod unfit;
 mod walls;

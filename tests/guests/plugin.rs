@@ -14,21 +14,25 @@ use crate::machine::Machine;
 /// The component of `tests/guests`, without a manifest.
 pub(crate) fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
-    GUEST.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "-p", "mortise-test-guests"])
-            .arg("--manifest-path")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env_remove("RUSTC_WORKSPACE_WRAPPER")
-            .status();
-        assert!(built.unwrap().success(), "the guest cannot be built");
-        std::fs::read(target.join("wasm32-wasip2/plugin/mortise_test_guests.wasm")).unwrap()
-    })
+    GUEST.get_or_init(|| built("mortise-test-guests"))
+}
+
+/// The component that a package of this workspace is built into.
+pub(crate) fn built(package: &str) -> Vec<u8> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "-p", package])
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        // Meant for the host, not for a component.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .status();
+    assert!(status.unwrap().success(), "`{package}` cannot be built");
+    std::fs::read(target.join(format!("wasm32-wasip2/plugin/{}.wasm", package.replace('-', "_")))).unwrap()
 }
 
 /// A component with one more custom section.
@@ -40,6 +44,24 @@ pub(crate) fn with_section(component: &[u8], name: &str, data: &[u8]) -> Vec<u8>
     whole.push(0);
     whole.extend(leb128(body.len()));
     whole.extend(body);
+    whole
+}
+
+/// A component with another core module in the place of its first, which is the one that its author wrote.
+pub(crate) fn with_module(component: &[u8], module: &[u8]) -> Vec<u8> {
+    let mut payloads = wasmparser::Parser::new(0).parse_all(component);
+    let range = payloads
+        .find_map(|payload| match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { unchecked_range, .. } => Some(unchecked_range),
+            _ => None,
+        })
+        .unwrap();
+    let header = 1 + leb128(range.len()).len();
+    let mut whole = component[..range.start - header].to_vec();
+    whole.push(1);
+    whole.extend(leb128(module.len()));
+    whole.extend(module);
+    whole.extend(&component[range.end..]);
     whole
 }
 
@@ -74,7 +96,7 @@ impl Setup {
         Self {
             component: component.to_vec(),
             manifest: "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: preflight\n\
-                       limits: {time: 300ms}\n"
+                       limits: {time: 500ms}\n"
                 .into(),
             settings: serde_json::Map::new(),
             grants: Grants::default(),

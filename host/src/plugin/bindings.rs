@@ -1,5 +1,4 @@
 //! Generated from `wit/`. Nothing else belongs here.
-#![expect(clippy::all, reason = "generated code")]
 
 wasmtime::component::bindgen!({
     path: "../wit/preflight",

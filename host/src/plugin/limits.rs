@@ -42,7 +42,7 @@ pub(super) const HOSTCALL_FUEL: usize = 1 << 20;
 /// Handles a guest may hold.
 pub(super) const HANDLES: usize = 1_000;
 /// What is kept of a guest's stderr; its end, since a panic is the last thing written.
-pub(super) const STDERR_BYTES: usize = 4 << 10;
+pub(super) const STDERR_BYTES: usize = 1 << 10;
 /// Bytes of one request for random data.
 pub(super) const RANDOM_BYTES: u64 = 64 << 10;
 

@@ -52,7 +52,7 @@ impl Link {
 
     fn done(&self, call: u64, outcome: Outcome) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
-        self.send(&FromRunner::Done { call, outcome });
+        self.send(&FromRunner::Done { call, outcome: Box::new(outcome) });
     }
 
     /// Reads until the socket closes; then ends the process.
@@ -66,8 +66,10 @@ impl Link {
                 }
                 ToRunner::Answer { call, answer } => {
                     let asker = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
-                    // A call that gave up meanwhile does not want it any more.
-                    let _ = asker.map(|asker| asker.send(answer));
+                    if let Some(asker) = asker {
+                        // A call that gave up meanwhile does not want it any more.
+                        let _ = asker.send(answer);
+                    }
                 }
                 ToRunner::Start(_) => break,
             }

@@ -91,13 +91,19 @@ impl<'a> Session<'a> {
         let helper = launcher.start(Role::Runner, index).map_err(host)?;
         let (mut child, guest_time) = (helper.child, start.guest_time);
         let (mut reader, mut writer) = helper.socket.into_split();
-        let greet = async {
+        let instruct = async {
             // A runner that refuses early reads nothing; its answer says why.
             let _ = writer.write_all(&wire::frame(&ToRunner::Start(Box::new(start)))).await;
             if let Some(code) = code {
                 let _ = writer.write_all(code).await;
             }
-            wire::read_async::<FromRunner>(&mut reader, FRAME_FROM_RUNNER).await
+            std::future::pending::<io::Result<FromRunner>>().await
+        };
+        let greet = async {
+            tokio::select! {
+                greeting = wire::read_async::<FromRunner>(&mut reader, FRAME_FROM_RUNNER) => greeting,
+                never = instruct => never,
+            }
         };
         match tokio::time::timeout(START_TIME, greet).await {
             Ok(Ok(FromRunner::Ready { .. })) => {}
@@ -128,18 +134,14 @@ impl<'a> Session<'a> {
         Ok(Self { broker, log, guest_time, child, writer, frames, next_call, open, dead: None })
     }
 
-    /// Process id of the runner.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Makes calls side by side and tells each ending as it comes, with the call's place in `exports`.
     pub(super) async fn call(&mut self, exports: &[Export], mut on_end: impl FnMut(usize, Ended)) {
         let (broker, log) = (self.broker, self.log);
         let mut served: FuturesUnordered<BoxFuture<'_, Served>> = FuturesUnordered::new();
-        let deadline = wall_time(self.guest_time) + HOST_TIME + GRACE;
-        let expired = tokio::time::sleep(deadline);
-        tokio::pin!(expired);
+        // The runner ends a call by itself at the first; beyond the second it cannot be trusted to.
+        let patience = wall_time(self.guest_time) + GRACE;
+        let began = Instant::now();
+        let mut served_time = Duration::ZERO;
         for (index, export) in exports.iter().enumerate() {
             self.next_call += 1;
             let open = Open {
@@ -156,10 +158,15 @@ impl<'a> Session<'a> {
             self.send(&ToRunner::Call { call: self.next_call, export: export.clone() }).await;
         }
         while self.dead.is_none() && !self.open.is_empty() {
+            let turn = Instant::now();
+            let serving = !served.is_empty();
+            // A request that is being served ends by itself.
+            let left =
+                if serving { HOST_TIME + GRACE } else { (patience + served_time).saturating_sub(began.elapsed()) };
             tokio::select! {
                 frame = self.frames.recv() => match frame {
                     Some(Ok(FromRunner::Done { call, outcome })) => match self.open.remove(&call) {
-                        Some(open) => on_end(open.index, open.end(outcome)),
+                        Some(open) => on_end(open.index, open.end(*outcome)),
                         None => self.violated("it ended a call that is not open"),
                     },
                     Some(Ok(FromRunner::Ask { call, ask })) => {
@@ -180,10 +187,13 @@ impl<'a> Session<'a> {
                     }
                 },
                 Some((call, answer)) = served.next() => self.answer(call, answer).await,
-                () = &mut expired => {
-                    let message = format!("the runner was killed after {} s", deadline.as_secs());
+                () = tokio::time::sleep(left) => {
+                    let message = format!("the runner was killed after {} ms of silence", began.elapsed().as_millis());
                     self.dead = Some(("deadline", message));
                 }
+            }
+            if serving {
+                served_time += turn.elapsed();
             }
         }
         if let Some((reason, message)) = &self.dead {

@@ -106,7 +106,7 @@ pub(super) enum FromRunner {
         /// Which.
         call: u64,
         /// How.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
 }
 
