@@ -248,23 +248,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the record, and the directory if this join made it, as long as it lists no effect: a join that ended
-    /// before it changed anything leaves nothing behind. What cannot be removed stays; the next run takes it up.
-    pub fn discard_if_without_effects(&self) {
-        let inner = self.inner();
-        let Some(sink) = &inner.sink else { return };
-        if !inner.record.is_without_effects() {
-            return;
-        }
-        let directory = sink.path.parent().unwrap_or(Path::new("/"));
-        let made = inner.record.run.as_ref().is_some_and(|run| run.state_directory_made);
-        let _ = std::fs::remove_file(&sink.path);
-        let _ = std::fs::remove_file(directory.join("join.lock"));
-        if made {
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-
     /// Whether the join made what stands at this path (without `--root`), this run or an earlier one.
     pub fn owns(&self, path: &Path) -> bool {
         self.inner().record.owns(path)

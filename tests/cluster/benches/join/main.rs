@@ -7,6 +7,7 @@
 //!
 //! `MORTISE_BIN` names the binary, else `target/release/mortise`; the number of runs is the only argument (default 10).
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
     let mortise = binary()?;
     let cluster = Cluster::up(&UpOptions::default())?;
     let kubeadm = cluster.artifacts().binaries().join("kubeadm");
-    let lab = Lab { cluster, mortise, kubeadm };
+    let lab = Lab { cluster, mortise, kubeadm, turn: Cell::new(0) };
     println!("{}", machine());
     lab.sizes()?;
     lab.times("control plane on the same machine", runs)?;
@@ -45,6 +46,8 @@ struct Lab {
     cluster: Cluster,
     mortise: PathBuf,
     kubeadm: PathBuf,
+    /// Nodes made so far.
+    turn: Cell<usize>,
 }
 
 /// One join.
@@ -73,11 +76,15 @@ impl Lab {
         Ok(format!("{} {rest} --ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}{extra}", program.display()))
     }
 
-    fn fresh(&self) -> Result<&'static str> {
-        self.cluster.add("n2")?;
+    /// A node that nothing was ever done to. Names take turns: what an ended node leaves to the kernel takes a moment.
+    fn fresh(&self) -> Result<String> {
+        let turn = self.turn.get();
+        self.turn.set(turn + 1);
+        let node = format!("n{}", 2 + turn % 8);
+        self.cluster.add(&node)?;
         // As root of this machine: the caches of both rivals' binaries, and of everything they read.
         std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
-        Ok("n2")
+        Ok(node)
     }
 
     fn used(&self, node: &str) -> Result<()> {
@@ -88,18 +95,18 @@ impl Lab {
 
     fn join(&self, rival: Rival) -> Result<Run> {
         let node = self.fresh()?;
-        let watcher = watcher::Watcher::start(&self.cluster, node)?;
+        let watcher = watcher::Watcher::start(&self.cluster, &node)?;
         let script =
             format!("TIMEFORMAT='%U %S'; time {} 2>/tmp/bench.stderr || cat /tmp/bench.stderr >&2", self.line(rival)?);
         let started = Instant::now();
-        let output = self.cluster.exec(node, &["bash", "-c", &script])?;
+        let output = self.cluster.exec(&node, &["bash", "-c", &script])?;
         let wall = started.elapsed().as_secs_f64();
         let healthy = watcher.healthy_at()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(output.status.success(), "the join failed:\n{stderr}");
-        let calls = self.cluster.run(node, &["cat", "/var/log/node/systemctl.journal"])?;
+        let calls = self.cluster.run(&node, &["cat", "/var/log/node/systemctl.journal"])?;
         let restart = watcher::restarted_at(&calls).context("no restart of the kubelet is in the journal")?;
-        self.used(node)?;
+        self.used(&node)?;
         let cpu =
             stderr.lines().last().unwrap_or_default().split(' ').filter_map(|part| part.parse::<f64>().ok()).sum();
         let checks = (rival == Rival::Mortise).then(|| checks_ms(&String::from_utf8_lossy(&output.stdout))).flatten();
@@ -131,10 +138,10 @@ impl Lab {
                 let node = self.fresh()?;
                 let program = if rival == Rival::Mortise { &self.mortise } else { &self.kubeadm };
                 let sampler = memory::Sampler::start(program);
-                let output = self.cluster.exec(node, &["bash", "-c", &self.line(rival)?])?;
+                let output = self.cluster.exec(&node, &["bash", "-c", &self.line(rival)?])?;
                 peaks.push(sampler.peak_mb());
                 anyhow::ensure!(output.status.success(), "the join failed");
-                self.used(node)?;
+                self.used(&node)?;
             }
         }
         println!("\nmemory, {MEMORY_RUNS} runs, medians (resident, all processes of the binary at once)");
