@@ -19,6 +19,8 @@ mod watcher;
 
 /// Runs of either command in which memory is sampled.
 const MEMORY_RUNS: usize = 3;
+/// How long a node may take to become Ready.
+const READY: Duration = Duration::from_secs(60);
 /// Each way, for the rows with a distant control plane.
 const DELAY: Duration = Duration::from_millis(20);
 
@@ -76,11 +78,11 @@ impl Lab {
         Ok(format!("{} {rest} --ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}{extra}", program.display()))
     }
 
-    /// A node that nothing was ever done to. Names take turns: what an ended node leaves to the kernel takes a moment.
+    /// A node that nothing was ever done to.
     fn fresh(&self) -> Result<String> {
         let turn = self.turn.get();
         self.turn.set(turn + 1);
-        let node = format!("n{}", 2 + turn % 8);
+        let node = format!("w{turn}");
         self.cluster.add(&node)?;
         // As root of this machine: the caches of both rivals' binaries, and of everything they read.
         std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
@@ -88,6 +90,8 @@ impl Lab {
     }
 
     fn used(&self, node: &str) -> Result<()> {
+        // The kubelet registers the Node after either command has ended.
+        self.cluster.wait_for_ready(node, READY)?;
         self.cluster.power_off(node)?;
         self.cluster.kubectl(&["delete", "node", node])?;
         Ok(())
