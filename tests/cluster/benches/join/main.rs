@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mortise_cluster::{Cluster, IGNORED_PREFLIGHT_ERRORS, UpOptions};
@@ -100,21 +100,23 @@ impl Lab {
     fn join(&self, rival: Rival) -> Result<Run> {
         let node = self.fresh()?;
         let watcher = watcher::Watcher::start(&self.cluster, &node)?;
-        let script =
-            format!("TIMEFORMAT='%U %S'; time {} 2>/tmp/bench.stderr || cat /tmp/bench.stderr >&2", self.line(rival)?);
-        let started = Instant::now();
+        let script = format!(
+            "TIMEFORMAT='%R %U %S'; time {} 2>/tmp/bench.stderr || cat /tmp/bench.stderr >&2",
+            self.line(rival)?
+        );
         let output = self.cluster.exec(&node, &["bash", "-c", &script])?;
-        let wall = started.elapsed().as_secs_f64();
         let healthy = watcher.healthy_at()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(output.status.success(), "the join failed:\n{stderr}");
         let calls = self.cluster.run(&node, &["cat", "/var/log/node/systemctl.journal"])?;
         let restart = watcher::restarted_at(&calls).context("no restart of the kubelet is in the journal")?;
         self.used(&node)?;
-        let cpu =
-            stderr.lines().last().unwrap_or_default().split(' ').filter_map(|part| part.parse::<f64>().ok()).sum();
+        // bash's own account: wall clock, then user and system time with children.
+        let last = stderr.lines().last().unwrap_or_default();
+        let times: Vec<f64> = last.split(' ').filter_map(|part| part.parse().ok()).collect();
+        let &[wall, user, system] = times.as_slice() else { anyhow::bail!("no times in:\n{stderr}") };
         let checks = (rival == Rival::Mortise).then(|| checks_ms(&String::from_utf8_lossy(&output.stdout))).flatten();
-        Ok(Run { wall, without_kubelet: wall - (healthy - restart), cpu, checks })
+        Ok(Run { wall, without_kubelet: wall - (healthy - restart), cpu: user + system, checks })
     }
 
     fn times(&self, title: &str, runs: usize) -> Result<()> {
