@@ -9,13 +9,13 @@ const PLACES: &str = "/etc/kubernetes /var/lib/kubelet /var/lib/mortise /etc/def
 
 /// Files by path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tree {
+pub(crate) struct Tree {
     entries: BTreeMap<String, String>,
 }
 
 impl Tree {
     /// As it is now. The kubelet's run-time state is left out.
-    pub fn of(cluster: &Cluster, node: &str) -> Self {
+    pub(crate) fn of(cluster: &Cluster, node: &str) -> Self {
         let script = format!(
             "find {PLACES} \\( -path /var/lib/kubelet/pods -o -path '/var/lib/kubelet/plugins*' -o -path \
              /var/lib/kubelet/device-plugins -o -path /var/lib/kubelet/pod-resources -o -path \
@@ -35,7 +35,7 @@ impl Tree {
     }
 
     /// With names, keys, certificates and times replaced, so that two nodes can be compared.
-    pub fn normalized(self, node: &str) -> Self {
+    pub(crate) fn normalized(self, node: &str) -> Self {
         let entries = self
             .entries
             .into_iter()
@@ -53,8 +53,13 @@ impl Tree {
         Self { entries }
     }
 
+    /// Whether there is something at `path`.
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// One line a difference.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         for (path, what) in &self.entries {
             match other.entries.get(path) {
@@ -63,7 +68,8 @@ impl Tree {
                 Some(_) => {}
             }
         }
-        lines.extend(other.entries.keys().filter(|path| !self.entries.contains_key(*path)).map(|p| format!("new: {p}")));
+        lines
+            .extend(other.entries.keys().filter(|path| !self.entries.contains_key(*path)).map(|p| format!("new: {p}")));
         lines
     }
 }
