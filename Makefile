@@ -40,4 +40,4 @@ lint:
 
 # Against the real kubeadm on fresh nodes of a real cluster, in the same run.
 bench: build cluster
-	cargo run --quiet -p mortise-cluster --bin mortise-bench
+	cargo bench --quiet --profile dev -p mortise-cluster --bench join

@@ -86,7 +86,6 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
     };
     if extent == Extent::Everything && cx.node.plan().is_none() {
         leave_result(&cx, run.csr_name(), ended.as_ref().map(|&()| ()));
-        cx.node.journal().discard_if_without_effects();
     }
     ended?;
     let message = match (extent, cx.node.plan()) {

@@ -12,20 +12,21 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
 use crate::config::{Discovery, JoinSettings};
-use crate::error::Diagnose;
 
+mod effect;
+mod error;
 mod fault;
 mod lock;
 mod record;
 mod settle;
 
+pub use effect::Effect;
+pub use error::JournalError;
 pub use lock::{LOCK_PATH, Lock};
 pub use record::{Record, Recorded, State};
 
+use effect::Durability;
 use record::{Line, Run, What};
 
 /// Directory of everything mortise keeps on a node.
@@ -34,84 +35,6 @@ pub const STATE_DIRECTORY: &str = "/var/lib/mortise";
 pub const JOURNAL_PATH: &str = "/var/lib/mortise/join.jsonl";
 /// Version of the record's format, raised whenever a line could mean something an older mortise cannot undo.
 pub const VERSION: u32 = 1;
-
-/// An effect on the machine or the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "effect", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-pub enum Effect {
-    /// A file appears whole.
-    File {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-        /// Hex SHA-256 of the content.
-        sha256: String,
-        /// Permission bits.
-        mode: u32,
-        /// Hex SHA-256 of what was there before; none: nothing.
-        replaced: Option<String>,
-    },
-    /// A symbolic link appears.
-    Symlink {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-        /// What it points to, as written.
-        target: PathBuf,
-    },
-    /// A directory is made.
-    Directory {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-    },
-    /// A file is removed.
-    Removal {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-    },
-    /// A unit is stopped, started or restarted.
-    Unit {
-        /// For example `kubelet`.
-        unit: String,
-        /// `stop`, `start`, `restart`, `daemon-reload`.
-        action: String,
-    },
-    /// An API object is made.
-    ApiObject {
-        /// For example `CertificateSigningRequest`.
-        #[serde(rename = "objectKind")] // A line has a `kind` already.
-        kind: String,
-        /// Its name.
-        name: String,
-    },
-    /// A directory was empty or absent before the join, so that a reset may empty it.
-    WasEmpty {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-        /// Whether it existed at all.
-        existed: bool,
-    },
-    /// A file that was not there is left to another program to make, the kubelet's `kubelet.conf` for instance.
-    Delegated {
-        /// Absolute, without `--root`.
-        path: PathBuf,
-    },
-}
-
-impl Effect {
-    /// The path it is about, if any.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::File { path, .. }
-            | Self::Symlink { path, .. }
-            | Self::Directory { path, .. }
-            | Self::Removal { path }
-            | Self::WasEmpty { path, .. }
-            | Self::Delegated { path } => Some(path),
-            Self::Unit { .. } | Self::ApiObject { .. } => None,
-        }
-    }
-}
 
 /// What a run says about itself at the top of the record. Nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -325,23 +248,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the record, and the directory if this join made it, as long as it lists no effect: a join that ended
-    /// before it changed anything leaves nothing behind. What cannot be removed stays; the next run takes it up.
-    pub fn discard_if_without_effects(&self) {
-        let inner = self.inner();
-        let Some(sink) = &inner.sink else { return };
-        if !inner.record.is_without_effects() {
-            return;
-        }
-        let directory = sink.path.parent().unwrap_or(Path::new("/"));
-        let made = inner.record.run.as_ref().is_some_and(|run| run.state_directory_made);
-        let _ = std::fs::remove_file(&sink.path);
-        let _ = std::fs::remove_file(directory.join("join.lock"));
-        if made {
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-
     /// Whether the join made what stands at this path (without `--root`), this run or an earlier one.
     pub fn owns(&self, path: &Path) -> bool {
         self.inner().record.owns(path)
@@ -366,31 +272,6 @@ impl Journal {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere cannot leave a line half-written: each is one write.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a line reaches the disk before the call returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// And every file that was written before.
-    AfterFiles,
-    Synced,
-    /// The next sync takes it along: a lost completion is found again by its intent, and a lost line that stands for no
-    /// effect of its own goes with what comes after it.
-    Buffered,
-}
-
-impl Effect {
-    fn durability(&self) -> Durability {
-        match self {
-            Self::ApiObject { .. } => Durability::AfterFiles,
-            Self::Unit { action, .. } if action == "daemon-reload" => Durability::Buffered,
-            Self::Unit { .. } => Durability::AfterFiles,
-            Self::WasEmpty { .. } | Self::Delegated { .. } => Durability::Buffered,
-            Self::File { .. } | Self::Symlink { .. } | Self::Directory { .. } | Self::Removal { .. } => {
-                Durability::Synced
-            }
-        }
     }
 }
 
@@ -490,110 +371,6 @@ pub fn machine_id(root: &Path) -> Option<String> {
     let text = std::fs::read_to_string(locate(root, "/etc/machine-id")).ok()?;
     let id = text.trim();
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
-}
-
-/// What failed about the record.
-#[derive(Debug, Error)]
-pub enum JournalError {
-    /// It cannot be written.
-    #[error("cannot write the journal `{path}`")]
-    Write {
-        /// With `--root`.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A directory whose files it lists cannot be synced.
-    #[error("cannot sync `{path}`")]
-    Sync {
-        /// With `--root`.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// It cannot be read.
-    #[error("cannot read the journal `{path}`")]
-    Read {
-        /// With `--root`.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A line in its middle makes no sense.
-    #[error("the journal `{path}` is damaged at line {line}")]
-    Damaged {
-        /// With `--root`.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-    },
-    /// A newer mortise wrote it.
-    #[error("the journal `{path}` has format {found}, this mortise knows {VERSION}")]
-    Newer {
-        /// With `--root`.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// Another run holds the lock.
-    #[error("another mortise is at work on this machine: {holder}")]
-    InProgress {
-        /// Process id and command, as far as the lock file tells.
-        holder: String,
-    },
-    /// The record is of a join under another name.
-    #[error("the journal `{path}` is of a join as node `{recorded}`, not `{asked}`")]
-    OtherNode {
-        /// With `--root`.
-        path: PathBuf,
-        /// In the record.
-        recorded: String,
-        /// In this run.
-        asked: String,
-    },
-    /// The record is of a join to another cluster.
-    #[error("this machine's journal is of a join to the cluster at `{recorded}`; `{asked}` has another CA")]
-    OtherCluster {
-        /// Server in the record.
-        recorded: String,
-        /// Server of this run.
-        asked: String,
-    },
-}
-
-impl Diagnose for JournalError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Write { source, .. } | Self::Sync { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => "node-disk-full",
-                io::ErrorKind::ReadOnlyFilesystem => "node-read-only",
-                _ => "journal-write",
-            },
-            Self::Read { .. } => "journal-read",
-            Self::Damaged { .. } => "journal-damaged",
-            Self::Newer { .. } => "journal-newer",
-            Self::InProgress { .. } => "join-in-progress",
-            Self::OtherNode { .. } => "journal-other-node",
-            Self::OtherCluster { .. } => "journal-other-cluster",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Write { source, path } | Self::Sync { source, path } | Self::Read { source, path } => {
-                crate::node::file_hint(source, path)
-            }
-            Self::Damaged { path, .. } => Some(format!(
-                "look at `{}`; `mortise reset --ignore-journal` removes what `kubeadm reset` would",
-                path.display()
-            )),
-            Self::Newer { .. } => Some("use the mortise that joined this machine, or a newer one".into()),
-            Self::InProgress { .. } => Some("wait for it to end, or stop it; then run the same command again".into()),
-            Self::OtherNode { .. } | Self::OtherCluster { .. } => {
-                Some("`mortise reset` undoes that join; then run the same command again".into())
-            }
-        }
-    }
 }
 
 #[cfg(test)]

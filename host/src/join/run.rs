@@ -12,7 +12,8 @@ use super::{
 };
 use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
 use crate::error::{Diagnose, ExitCode, Failure};
-use crate::plugin::{CheckStatus, Plugins, Stage};
+use crate::plan::Step;
+use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
 /// Phases that do something on a worker.
 const WORKER_PHASES: [&str; 5] = ["preflight", "discovery", "tls-bootstrap", "kubelet-start", "kubelet-wait-bootstrap"];
@@ -98,6 +99,9 @@ impl Run {
     ///
     /// Its failure, with its name.
     pub async fn phase(&mut self, id: &'static str) -> Result<(), Failure> {
+        if let Some(plan) = self.cx.node.plan() {
+            plan.enter(id);
+        }
         let ended = match id {
             "preflight" => self.preflight().await,
             "discovery" => self.discovery().await,
@@ -115,6 +119,11 @@ impl Run {
     /// The checks of the machine, then those that need the cluster's configuration. Without anything that says where
     /// the cluster is, which only `mortise preflight` allows, the second kind is left out.
     async fn preflight(&mut self) -> Result<(), Failure> {
+        if let Some(plan) = self.cx.node.plan() {
+            for PluginDigest { name, version, digest, grants } in self.plugins.digests() {
+                plan.note(Step::Plugin { name: format!("{name}@{version}"), digest, grants });
+            }
+        }
         self.checks(Stage::Node).await?;
         if matches!(self.cx.settings.discovery, Discovery::Recorded) {
             self.cx.reporter.step("preflight", "checks that need the cluster").skipped("no discovery flag was given");

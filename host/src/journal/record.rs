@@ -152,7 +152,7 @@ impl Record {
     /// remove, one that we left to the kubelet, or anything in a directory that was empty before.
     pub fn owns(&self, path: &Path) -> bool {
         let mut owned = false;
-        for Recorded { effect, .. } in self.effects.iter().filter(|recorded| recorded.state != State::Void) {
+        for Recorded { effect, state, .. } in self.effects.iter().filter(|recorded| recorded.state != State::Void) {
             match effect {
                 Effect::File { path: made, .. }
                 | Effect::Symlink { path: made, .. }
@@ -161,7 +161,8 @@ impl Record {
                 {
                     owned = true;
                 }
-                Effect::Removal { path: gone } if gone == path => owned = false,
+                // One that was only intended left the file, or there is nothing to own.
+                Effect::Removal { path: gone } if gone == path && *state == State::Done => owned = false,
                 Effect::WasEmpty { path: directory, .. } if path != directory && path.starts_with(directory) => {
                     owned = true;
                 }

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::error::Diagnose;
 
 fn header() -> Header {
     Header { node_name: "n2".into(), endpoint: "10.0.0.1:6443".into(), arguments: "00".into() }
@@ -230,6 +231,17 @@ fn owns_what_came_into_an_empty_directory_and_what_it_left_to_the_kubelet() {
     ] {
         assert_eq!(journal.owns(Path::new(path)), owned, "{path}");
     }
+}
+
+#[test]
+fn owns_a_file_until_its_removal_is_done() {
+    let journal = Journal::in_memory();
+    let path = Path::new("/etc/kubernetes/bootstrap-kubelet.conf");
+    journal.intend(file("/etc/kubernetes/bootstrap-kubelet.conf", b"x")).unwrap();
+    let removal = journal.intend(Effect::Removal { path: path.into() }).unwrap();
+    assert!(journal.owns(path));
+    journal.complete(removal).unwrap();
+    assert!(!journal.owns(path));
 }
 
 #[test]

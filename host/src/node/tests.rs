@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
+use crate::error::Diagnose;
 use crate::journal::State;
 
 /// A machine without an init system.
@@ -226,4 +227,23 @@ fn reads_at_most_what_was_asked_for() {
     assert!(node.read(Path::new("/file"), 4).is_err());
     assert_eq!(node.read(Path::new("/absent"), 4).unwrap(), None);
     assert!(node.read(Path::new("/"), 4).is_err());
+}
+
+#[tokio::test]
+async fn a_secret_file_leaves_nothing_of_itself_in_record_plan_or_debug() {
+    let root = tempfile::tempdir().unwrap();
+    let header = crate::journal::Header { node_name: "n2".into(), endpoint: "e".into(), arguments: String::new() };
+    let journal = Arc::new(Journal::open(root.path(), header).unwrap());
+    let real = Node::new(root.path().to_owned(), Arc::new(Bare), journal.clone());
+    let plan = Arc::new(Plan::default());
+    let planning = Node::planning(root.path().to_owned(), Arc::new(Bare), plan.clone());
+    for node in [planning, real] {
+        node.ensure_file(Path::new("/etc/secret"), b"token: canary", 0o600).unwrap();
+        node.ensure_file(Path::new("/etc/secret"), b"token: canary2", 0o600).unwrap();
+        node.remove(Path::new("/etc/secret")).unwrap();
+    }
+    let record = std::fs::read_to_string(root.path().join("var/lib/mortise/join.jsonl")).unwrap();
+    for shown in [record, plan.text(), plan.json().to_string(), format!("{journal:?}"), format!("{plan:?}")] {
+        assert!(!shown.contains("canary"), "{shown}");
+    }
 }

@@ -89,3 +89,76 @@ fn read(files: &Journalless, path: &Path) -> Result<Zeroizing<String>, String> {
     let content = content.ok_or_else(|| format!("`{}` is missing", path.display()))?;
     String::from_utf8(content).map(Zeroizing::new).map_err(|_| format!("`{}` is no text", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use http::Method;
+
+    use super::*;
+    use crate::api::scripted::{Authority, Reply, Script, status};
+    use crate::join::TrustedCluster;
+    use crate::kubeconfig::kubelet_conf;
+
+    const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    const PATH: &str = "/api/v1/nodes/n1/status";
+
+    /// A machine below a root with a kubelet's credentials.
+    fn joined(authority: &Authority) -> (tempfile::TempDir, Journalless) {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(at("/etc/kubernetes")).unwrap();
+        std::fs::create_dir_all(at("/var/lib/kubelet/pki")).unwrap();
+        let cluster = TrustedCluster {
+            server: "https://api.test:6443".into(),
+            ca_pem: authority.pem.clone(),
+            tls_server_name: None,
+            established_by: String::new(),
+        };
+        std::fs::write(at(KUBELET_CONF), kubelet_conf(&cluster, CURRENT)).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n1");
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let pair = authority.sign(&request, |_| {}) + &key.serialize_pem();
+        std::fs::write(at("/var/lib/kubelet/pki/1.pem"), pair).unwrap();
+        // As the kubelet writes it: absolute, without the root.
+        symlink("/var/lib/kubelet/pki/1.pem", at(CURRENT)).unwrap();
+        let files = Journalless::new(root.path().to_owned());
+        (root, files)
+    }
+
+    #[tokio::test]
+    async fn sets_ready_to_false_and_nothing_else() {
+        let authority = Authority::new();
+        let (_root, files) = joined(&authority);
+        let script =
+            Script::new().listen("api.test:6443", &authority, &["api.test"]).on(Method::PATCH, PATH, |request| {
+                assert_eq!(request.headers()["content-type"], "application/strategic-merge-patch+json");
+                let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+                let condition = &body["status"]["conditions"][0];
+                assert_eq!((condition["type"].as_str(), condition["status"].as_str()), (Some("Ready"), Some("False")));
+                assert_eq!(condition["lastTransitionTime"].as_str().unwrap().len(), "2026-11-24T00:00:00Z".len());
+                assert_eq!(body.as_object().unwrap().len(), 1);
+                Reply::Json(200, json!({"kind": "Node"}))
+            });
+        let running = script.start();
+        assert_eq!(mark_not_ready(&files, &running.dialer).await.unwrap(), "n1");
+        running.finish();
+    }
+
+    #[tokio::test]
+    async fn tells_why_it_could_not() {
+        let authority = Authority::new();
+        let (root, files) = joined(&authority);
+        let script = Script::new().listen("api.test:6443", &authority, &["api.test"]);
+        let running = script.on(Method::PATCH, PATH, |_| status(404, "NotFound")).start();
+        assert!(mark_not_ready(&files, &running.dialer).await.unwrap_err().contains("NotFound"));
+        let other = Script::new().listen("api.test:6443", &Authority::new(), &["api.test"]).start();
+        assert!(mark_not_ready(&files, &other.dialer).await.is_err(), "another CA was trusted");
+        std::fs::remove_file(root.path().join("var/lib/kubelet/pki/1.pem")).unwrap();
+        let why = mark_not_ready(&files, &running.dialer).await.unwrap_err();
+        assert_eq!(why, format!("`{CURRENT}` is missing"));
+    }
+}

@@ -22,6 +22,8 @@ use crate::teardown;
 pub(crate) const OWN_GROUP: &str = "cluster";
 /// The bridge all nodes hang on.
 pub(crate) const BRIDGE: &str = "mo-br";
+/// Locally administered.
+const BRIDGE_HARDWARE_ADDRESS: &str = "02:00:00:00:00:01";
 
 /// Keeps a cluster until its first process or its owner ends, then removes what is left.
 pub(crate) fn keep(cluster: &ClusterName, owner: Option<i32>) -> Result<ExitCode> {
@@ -88,7 +90,9 @@ fn lay_bridge() -> Result<()> {
     let address = format!("{ENDPOINT_ADDRESS}/24");
     for arguments in [
         &["link", "set", "lo", "up"][..],
-        &["link", "add", BRIDGE, "type", "bridge"],
+        // A bridge without an address of its own takes the lowest of its ports': ending that node would leave all others
+        // with a stale neighbour entry for the balancer.
+        &["link", "add", BRIDGE, "address", BRIDGE_HARDWARE_ADDRESS, "type", "bridge"],
         &["addr", "add", &address, "dev", BRIDGE],
         &["link", "set", BRIDGE, "up"],
     ] {
