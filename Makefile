@@ -8,7 +8,8 @@ BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
-	cargo run --quiet -p mortise -- sandbox join
+	cargo build -p mortise
+	$(TARGET)/debug/mortise sandbox join
 
 # The release binary, native code of the built-in plugin inside: the same engine makes it in a first pass.
 build:
