@@ -17,6 +17,8 @@ build:
 	MORTISE_PREFLIGHT_NODE_CWASM=$(abspath $(CWASM)) cargo build --release -p mortise
 	@ls -l $(TARGET)/release/mortise
 
+# One set of packages and features for all tests: another one would build wasmtime again.
+
 # Everything. The cluster tier needs root; without it the run says so and fails.
 test: test-fast test-cluster
 
@@ -27,7 +29,10 @@ test-fast:
 test-cluster: cluster
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
-	tests/tier cluster cargo test --workspace --features mortise/faults -- --ignored --test-threads=1
+	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
+	  run --test cluster --test teardown -- --ignored; \
+	  run --test api-conformance -- --ignored; \
+	  run --test join -- --ignored --test-threads=4'
 
 # Kubernetes, etcd and containerd from their Go modules, once, into ~/.cache/mortise.
 cluster:

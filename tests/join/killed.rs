@@ -11,8 +11,8 @@ use crate::tree::Tree;
 const LANES: usize = 3;
 
 /// An uninterrupted join: how many entries it writes, and what it leaves.
-fn uninterrupted(way: &str) -> (usize, Tree, String) {
-    let worker = Worker::add(&format!("whole-by-{way}"));
+fn uninterrupted(name: &str, way: &str) -> (usize, Tree, String) {
+    let worker = Worker::add(name);
     let ended = worker.join(&["--tls-bootstrap-by", way, "--wait=registered"]).with_fault("count").succeeds();
     let count = ended.stderr.lines().find_map(|line| line.strip_prefix("journal entries: ")).unwrap();
     let journal = worker.shell("cat /var/lib/mortise/join.jsonl");
@@ -48,7 +48,7 @@ fn kill_and_join_again(worker: &Worker, way: &str, fault: &str, whole: &Tree) ->
 
 fn killed_at_each_entry(way: &str) {
     let _shared = shared();
-    let (count, whole, _) = uninterrupted(way);
+    let (count, whole, _) = uninterrupted(&format!("whole-by-{way}"), way);
     assert!(count > 20, "{count} entries only");
     let faults: Vec<String> =
         (1..=count).flat_map(|entry| [format!("before:{entry}"), format!("after:{entry}")]).collect();
@@ -88,7 +88,7 @@ fn killed_at_each_journal_entry_it_joins_when_run_again_with_a_kubelet_that_asks
 #[ignore = "needs a cluster: root, 30 s"]
 fn a_token_deleted_after_the_certificate_came_does_not_matter_to_the_second_run() {
     let _shared = shared();
-    let (_, whole, journal) = uninterrupted("host");
+    let (_, whole, journal) = uninterrupted("whole-with-token", "host");
     let entry =
         1 + journal.lines().position(|line| line.contains("\"path\":\"/etc/kubernetes/kubelet.conf\"")).unwrap();
     let worker = Worker::add("forgotten");

@@ -84,22 +84,23 @@ pub fn write_ca(access: &Access, cx: &JoinContext) -> Result<(), KubeletStartErr
 ///
 /// # Errors
 ///
+/// [`KubeletStartError::NoUnit`]: a certificate for a kubelet that cannot be started would only have to be revoked.
 /// [`KubeletStartError::Node`]. A kubelet that cannot be stopped only warns, as in kubeadm: it is restarted later.
 pub async fn stop(cx: &JoinContext) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "stop the kubelet");
-    claim_directory(&cx.node)?;
     let state = match cx.node.machine().unit_state(UNIT).await {
         Ok(state) => state,
         Err(NodeError::NoInit) => {
+            claim_directory(&cx.node)?;
             step.skipped("no init system runs here");
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
-    if !state.exists {
-        step.skipped("there is no unit `kubelet`");
-        return Ok(());
+    if !state.exists && cx.node.plan().is_none() {
+        return Err(KubeletStartError::NoUnit);
     }
+    claim_directory(&cx.node)?;
     if state.active && started_with_its_files(&cx.node.journal().record()) {
         step.unchanged("it runs with what an earlier run wrote");
         return Ok(());

@@ -186,8 +186,8 @@ impl Run {
         let (access, cluster) = self.cluster().await?;
         if !self.kubelet_stopped {
             node_lookup::ensure_name_is_free(&access, &cluster, &self.cx).await?;
-            kubelet_start::write_ca(&access, &self.cx)?;
             kubelet_start::stop(&self.cx).await?;
+            kubelet_start::write_ca(&access, &self.cx)?;
             self.kubelet_stopped = true;
         }
         Ok((access, cluster))

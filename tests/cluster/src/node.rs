@@ -5,7 +5,7 @@ pub(crate) mod init;
 pub(crate) mod mounts;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -150,11 +150,16 @@ fn start(cluster: &ClusterName, spec: &NodeSpec) -> Result<Identity> {
 fn introduce(cluster: &ClusterName, record: &NodeRecord) -> Result<()> {
     for other in state::nodes(cluster)?.iter().filter(|other| other.name != record.name && other.is_running()) {
         let Some(init) = other.init else { continue };
+        // One that ended, perhaps this very moment, needs no entry: added again it is told of all.
+        if !init.is_alive() {
+            continue;
+        }
         let hosts = format!("/proc/{}/root/etc/hosts", init.pid);
         fs::OpenOptions::new()
             .append(true)
             .open(&hosts)
             .and_then(|mut file| writeln!(file, "{} {}", record.address, record.name))
+            .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
             .with_context(|| format!("writing `/etc/hosts` of node `{}`", other.name))?;
     }
     Settings::change(cluster, |settings| {
@@ -174,6 +179,8 @@ pub(crate) fn power_off(cluster: &ClusterName, name: &str) -> Result<()> {
         "the first process of node `{name}` ({}) does not end",
         init.pid
     );
+    // What ran there has delegated its control groups: the next of this name could not enter them.
+    cgroup::remove(&format!("{}/{name}", cluster.cgroup()))?;
     // An address that does not even refuse costs whoever connects next a third of a second.
     Settings::change(cluster, |settings| settings.backends.retain(|backend| *backend != node.address))
 }

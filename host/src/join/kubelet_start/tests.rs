@@ -116,7 +116,7 @@ async fn a_failed_start_is_an_error_with_the_last_words_and_without_the_token() 
 async fn a_missing_unit_is_an_error_and_a_missing_init_system_is_not() {
     let missing = UnitState { exists: false, active: false, restarts: None };
     let (_directory, machine, cx) = context(StubMachine { kubelet: Some(missing).into(), ..StubMachine::default() });
-    stop(&cx).await.unwrap();
+    assert_eq!(stop(&cx).await.unwrap_err().code(), "kubelet-no-unit");
     assert_eq!(start(&cx).await.unwrap_err().code(), "kubelet-no-unit");
     assert_eq!(machine.actions(), [""; 0]);
     let (_directory, machine, cx) = context(StubMachine { kubelet: None.into(), ..StubMachine::default() });
