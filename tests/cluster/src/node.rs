@@ -108,6 +108,8 @@ fn reserve(cluster: &ClusterName, name: &str, disk: Option<&str>) -> Result<Node
         Some(known) => {
             let disk = cluster.disks()?.join(name);
             fs::remove_dir_all(&disk).with_context(|| format!("removing the old disk `{}`", disk.display()))?;
+            // A version 2 group that has handed its controllers down takes no process any more.
+            cgroup::remove(&format!("{}/{name}", cluster.cgroup()))?;
             known.address
         }
         None => state::free_address(&nodes)?,
