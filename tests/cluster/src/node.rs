@@ -179,8 +179,6 @@ pub(crate) fn power_off(cluster: &ClusterName, name: &str) -> Result<()> {
         "the first process of node `{name}` ({}) does not end",
         init.pid
     );
-    // What ran there has delegated its control groups: the next of this name could not enter them.
-    cgroup::remove(&format!("{}/{name}", cluster.cgroup()))?;
     // An address that does not even refuse costs whoever connects next a third of a second.
     Settings::change(cluster, |settings| settings.backends.retain(|backend| *backend != node.address))
 }
