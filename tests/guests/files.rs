@@ -2,18 +2,45 @@
 //! can write to, which a temporary one is not.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mortise::facts::{FileKind, FileRequest, HostError};
 use mortise::plugin::files;
 
-/// A fresh directory whose parents are as trusted as the build's.
-fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("files").join(name);
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path.canonicalize().unwrap()
+/// A fresh directory that nobody else can write to, nor to any above it: below the build's, or, where the checkout is
+/// somewhere public such as `/tmp`, in the home directory. It goes with the test.
+fn directory(name: &str) -> Private {
+    let build = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let above = [Some(build), home].into_iter().flatten().find(|above| is_private(above));
+    let above = above.expect("the build's directory or the home directory is writable for its owner alone");
+    let directory = tempfile::Builder::new().prefix(&format!("mortise-{name}-")).tempdir_in(above).unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    Private { path, _directory: directory }
+}
+
+struct Private {
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Deref for Private {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn is_private(path: &Path) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    path.canonicalize().is_ok_and(|path| {
+        path.ancestors().all(|above| {
+            fs::metadata(above).is_ok_and(|of| [0, me].contains(&of.uid()) && of.permissions().mode() & 0o022 == 0)
+        })
+    })
 }
 
 fn read(path: &Path, permitted: &[&Path]) -> Result<Vec<u8>, HostError> {
@@ -59,7 +86,7 @@ fn a_link_in_a_directory_that_others_write_to_is_not_followed() {
     let root = directory("shared");
     fs::write(root.join("target"), "content").unwrap();
     symlink("target", root.join("link")).unwrap();
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(&*root, fs::Permissions::from_mode(0o1777)).unwrap();
     let error = read(&root.join("link"), &[&root.join("target")]).unwrap_err();
     assert!(error.code == "denied" && error.message.contains("others could have made"), "{error:?}");
     assert_eq!(read(&root.join("target"), &[]).unwrap(), b"content");
@@ -90,7 +117,8 @@ fn secrets_and_devices_are_never_read() {
 
 #[test]
 fn a_fifo_does_not_hold_up_the_host() {
-    let path = directory("fifo").join("fifo");
+    let root = directory("fifo");
+    let path = root.join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     assert_eq!(code(read(&path, &[])), "invalid");
 }
