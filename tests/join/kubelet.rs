@@ -27,7 +27,7 @@ fn a_dying_kubelet_is_told_with_its_last_words() {
         worker.write("/etc/default/kubelet", "KUBELET_EXTRA_ARGS=--no-such-flag\n");
         let started = Instant::now();
         let failed = worker.join(&["--tls-bootstrap-by", way]).fails();
-        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(90), "{:?}", started.elapsed());
         assert_eq!((failed.status, failed.code.as_str()), (Some(1), "kubelet-dying"), "{failed:?}");
         assert!(failed.message.contains("unknown flag: --no-such-flag"), "{failed:?}");
         assert!(failed.hint.contains("journalctl -u kubelet"), "{failed:?}");

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use mortise_cluster::{Cluster, IGNORED_PREFLIGHT_ERRORS, UpOptions};
 
 /// How long a node may take to become Ready.
-pub(crate) const READY: Duration = Duration::from_secs(60);
+pub(crate) const READY: Duration = Duration::from_secs(120);
 /// How long anything else that must happen may take.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 const MORTISE: &str = env!("CARGO_BIN_EXE_mortise");
 /// What the exit code of a process killed by signal 9 is in a node.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::lab::{Alone, Failed, SOON, Worker, cluster, shared};
 use crate::tree::Tree;
 
-/// Within this what keeps a join waiting is named.
-const NAMED: Duration = Duration::from_secs(5);
+/// Within this what keeps a join waiting is named: at once by the product, but a busy machine compiles the built-in plugin
+/// first. It is waited for minutes, so that naming it at the end would be late.
+const NAMED: Duration = Duration::from_secs(45);
 
 fn endpoint() -> String {
     cluster().join_line().unwrap().split(' ').nth(2).unwrap().to_owned()
@@ -45,7 +46,7 @@ fn a_wrong_secret_is_told_at_once() {
 
 #[test]
 #[ignore = "needs a cluster: root, 30 s"]
-fn an_unknown_token_is_named_within_five_seconds_and_awaited() {
+fn an_unknown_token_is_named_early_and_awaited() {
     let _shared = shared();
     let worker = Worker::add("early");
     let token = "early0.0123456789abcdee";
@@ -116,7 +117,7 @@ fn a_pin_that_does_not_match_shows_the_pins_found() {
 
 #[test]
 #[ignore = "needs a cluster: root, 30 s"]
-fn a_server_that_does_not_answer_is_named_within_five_seconds() {
+fn a_server_that_does_not_answer_is_named_early() {
     let _shared = shared();
     let worker = Worker::add("lonely");
     let token = format!("abcdef.{}", crate::lab::token_secret());
