@@ -1,13 +1,13 @@
 //! API clients: one pool of connections a level of trust, one client an identity.
 //!
 //! A [`Server`] is an API server together with how far its identity is checked. Clients made from one server share its
-//! connections whatever bearer token or password they send, so that a whole worker join needs two TLS handshakes: one
-//! before trust, one after. A client certificate is part of a connection and therefore gets a pool of its own.
+//! connections whatever bearer token or password they send, and a server that is asked before it can be verified has its
+//! next connection made meanwhile ([`Server::open_ahead`]), so that a whole worker join needs two TLS handshakes at the same
+//! time. A client certificate is part of a connection and therefore gets a pool of its own.
 //!
 //! Three things differ from what `kube` would do by itself: nothing is retried inside (callers have deadlines and tell
 //! what they see), an answer is read only up to a limit, and TLS offers no hybrid key exchange (Go's servers would ask
-//! for a second round trip to use it). Connections speak HTTP/1.1 and are used again as soon as an answer has been read
-//! to its end; see [`connection`].
+//! for a second round trip to use it). Requests made side by side share an HTTP/2 connection; see [`connection`].
 
 use std::fmt;
 use std::io;
@@ -25,6 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use connection::{Pool, Target};
 pub use error::{ApiError, TlsProblem};
+pub(crate) use tls::ALPN_HTTP2;
+use tls::Protocols;
 
 mod connection;
 mod error;
@@ -124,6 +126,8 @@ pub struct Server {
     target: Target,
     trust: Trust,
     pool: Arc<Pool>,
+    /// Of an unverified server: the connection to go on with when it is verified.
+    ahead: Option<Arc<Pool>>,
 }
 
 impl Server {
@@ -133,9 +137,43 @@ impl Server {
     ///
     /// [`ApiError::Url`], [`ApiError::Ca`]. Nothing is sent.
     pub fn new(dialer: Dialer, url: &str, trust: Trust) -> Result<Self, ApiError> {
-        let target = Target::parse(url)?;
-        let pool = Pool::new(dialer.clone(), target.clone(), &trust, None)?;
-        Ok(Self { dialer, target, trust, pool: Arc::new(pool) })
+        Self::at(dialer, Target::parse(url)?, trust)
+    }
+
+    fn at(dialer: Dialer, target: Target, trust: Trust) -> Result<Self, ApiError> {
+        let pool = |protocols| Pool::new(dialer.clone(), target.clone(), &trust, protocols, None).map(Arc::new);
+        let (pool, ahead) = match trust {
+            Trust::Unverified => (pool(Protocols::Http1)?, Some(pool(Protocols::Http2)?)),
+            Trust::Ca { .. } => (pool(Protocols::Http2)?, None),
+        };
+        Ok(Self { dialer, target, trust, pool, ahead })
+    }
+
+    /// Makes the connection that [`Server::verified`] goes on with, while the unverified server is still being asked.
+    /// Nothing is sent over it; if it cannot be made, it will be made later, and the reason told then.
+    pub async fn open_ahead(&self) {
+        if let Some(ahead) = &self.ahead {
+            let _ = ahead.open().await;
+        }
+    }
+
+    /// This server, reached without being verified so far, once there is a CA: the certificate that it showed in its
+    /// last handshake is checked now. So what was read from it is the verified server's word, and the connection made
+    /// ahead, its certificate checked alike, needs no further handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Ca`]; [`ApiError::Tls`] as a handshake would have ended.
+    pub fn verified(&self, trust: Trust) -> Result<Self, ApiError> {
+        self.pool.verify_peer(&trust)?;
+        let server = Self::at(self.dialer.clone(), self.target.clone(), trust)?;
+        // Behind a balancer it may be another machine's; then there will be a handshake to say what is wrong with it.
+        if let Some(ahead) = &self.ahead
+            && ahead.verify_peer(&server.trust).is_ok()
+        {
+            server.pool.take_over(ahead);
+        }
+        Ok(server)
     }
 
     /// Whether a URL is one that a server can be made from.
@@ -169,7 +207,13 @@ impl Server {
         let pool = match identity {
             Identity::Certificate { certificate_pem, key_pem } => {
                 let certificate = tls::ClientCertificate { certificate_pem, key_pem };
-                Arc::new(Pool::new(self.dialer.clone(), self.target.clone(), &self.trust, Some(certificate))?)
+                Arc::new(Pool::new(
+                    self.dialer.clone(),
+                    self.target.clone(),
+                    &self.trust,
+                    Protocols::Http2,
+                    Some(certificate),
+                )?)
             }
             _ => Arc::clone(&self.pool),
         };

@@ -7,6 +7,7 @@ use crate::token::BootstrapToken;
 use secrecy::SecretString;
 use std::sync::Arc;
 
+mod ahead;
 pub mod cluster_configuration;
 pub mod cluster_paths;
 pub mod discovery;

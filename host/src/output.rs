@@ -106,6 +106,8 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Reporter {
     inner: Arc<Inner>,
+    /// What is held back; none once it was let out, or when nothing is to be.
+    held: Option<Arc<Mutex<Option<Vec<Event>>>>>,
 }
 
 struct Inner {
@@ -119,7 +121,20 @@ struct Inner {
 impl Reporter {
     /// `verbose` shows passed checks, plugins' debug lines and unchanged steps to people, too.
     pub fn new(format: Format, verbose: bool) -> Self {
-        Self { inner: Arc::new(Inner { format, verbose, started: Instant::now(), live: Mutex::new(0) }) }
+        Self { inner: Arc::new(Inner { format, verbose, started: Instant::now(), live: Mutex::new(0) }), held: None }
+    }
+
+    /// One for work that is done ahead of its turn: it keeps its events until [`Reporter::let_out`].
+    pub fn holding_back(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), held: Some(Arc::new(Mutex::new(Some(Vec::new())))) }
+    }
+
+    /// Tells what was held back; from now on events are told as they come.
+    pub fn let_out(&self) {
+        let held = self.held.as_ref().and_then(|held| held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for event in held.into_iter().flatten() {
+            self.tell(&event);
+        }
     }
 
     /// The form asked for.
@@ -149,6 +164,11 @@ impl Reporter {
 
     /// Tells one event.
     pub fn tell(&self, event: &Event) {
+        if let Some(held) = &self.held
+            && let Some(events) = held.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            return events.push(event.clone());
+        }
         match self.inner.format {
             Format::Json => {
                 let line = serde_json::to_string(event).expect("events hold only strings, numbers and enums");

@@ -11,7 +11,8 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -19,7 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Dialer, Stream};
+use super::{ALPN_HTTP2, Dialer, Stream};
 use crate::config::{
     Discovery, Endpoint, IgnoredChecks, JoinSettings, NodeSettings, Timeouts, TlsBootstrapBy, TokenDiscovery, Wait,
 };
@@ -50,7 +51,7 @@ impl Authority {
         Certificate::parse_pem(self.pem.as_bytes()).unwrap()[0].pin()
     }
 
-    fn acceptor(&self, names: &[&str], years: (i32, i32)) -> TlsAcceptor {
+    fn acceptor(&self, names: &[&str], years: (i32, i32), protocols: &[&[u8]]) -> TlsAcceptor {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
@@ -59,13 +60,14 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let config =
+        let mut config =
             rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
                 .with_single_cert(chain, key)
                 .unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
@@ -116,7 +118,30 @@ type Answering = Box<dyn FnOnce(&Request<Bytes>) -> Reply + Send>;
 struct Expected {
     method: Method,
     path: String,
+    when: When,
     reply: Answering,
+}
+
+impl Expected {
+    fn fits(&self, request: &Request<Bytes>) -> bool {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let same_path = match self.path.strip_suffix('?') {
+            Some(bare) => path.split('?').next() == Some(bare),
+            None => path == self.path,
+        };
+        self.method == *request.method() && same_path
+    }
+}
+
+/// When a request is expected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// After the one before.
+    Next,
+    /// Made at the same time as the one before; answered after it.
+    Beside,
+    /// As above, but its maker may have given up before it was sent.
+    Perhaps,
 }
 
 /// A request that was seen.
@@ -132,6 +157,8 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     unexpected: Mutex<Vec<String>>,
     handshakes: Mutex<usize>,
+    /// One of the expected requests was answered.
+    answered: tokio::sync::Notify,
 }
 
 /// What listens at a host and port.
@@ -155,12 +182,20 @@ impl Script {
 
     /// An API server whose certificate has these names.
     pub(crate) fn listen(mut self, place: &str, authority: &Authority, names: &[&str]) -> Self {
-        self.listeners.insert(place.into(), Listener::Api(authority.acceptor(names, (2020, 2100))));
+        self.listeners
+            .insert(place.into(), Listener::Api(authority.acceptor(names, (2020, 2100), &[ALPN_HTTP2, b"http/1.1"])));
+        self
+    }
+
+    /// As above, but it knows HTTP/1.1 alone.
+    pub(crate) fn listen_http1(mut self, place: &str, authority: &Authority, names: &[&str]) -> Self {
+        self.listeners.insert(place.into(), Listener::Api(authority.acceptor(names, (2020, 2100), &[])));
         self
     }
 
     pub(crate) fn listen_expired(mut self, place: &str, authority: &Authority, names: &[&str]) -> Self {
-        self.listeners.insert(place.into(), Listener::Api(authority.acceptor(names, (2020, 2021))));
+        self.listeners
+            .insert(place.into(), Listener::Api(authority.acceptor(names, (2020, 2021), &[ALPN_HTTP2, b"http/1.1"])));
         self
     }
 
@@ -186,7 +221,32 @@ impl Script {
         path: &str,
         reply: impl FnOnce(&Request<Bytes>) -> Reply + Send + 'static,
     ) -> Self {
-        let expected = Expected { method, path: path.to_owned(), reply: Box::new(reply) };
+        self.push(When::Next, method, path, reply)
+    }
+
+    /// A request made at the same time as the one before; it is answered after it.
+    pub(crate) fn beside(
+        self,
+        method: Method,
+        path: &str,
+        reply: impl FnOnce(&Request<Bytes>) -> Reply + Send + 'static,
+    ) -> Self {
+        self.push(When::Beside, method, path, reply)
+    }
+
+    /// As [`Script::beside`], but it need not come.
+    pub(crate) fn perhaps(self, method: Method, path: &str) -> Self {
+        self.push(When::Perhaps, method, path, |_| Reply::Never)
+    }
+
+    fn push(
+        self,
+        when: When,
+        method: Method,
+        path: &str,
+        reply: impl FnOnce(&Request<Bytes>) -> Reply + Send + 'static,
+    ) -> Self {
+        let expected = Expected { method, path: path.to_owned(), when, reply: Box::new(reply) };
         self.state.expected.lock().unwrap().push_back(expected);
         self
     }
@@ -220,7 +280,7 @@ impl Running {
         path: &str,
         reply: impl FnOnce(&Request<Bytes>) -> Reply + Send + 'static,
     ) {
-        let expected = Expected { method, path: path.to_owned(), reply: Box::new(reply) };
+        let expected = Expected { method, path: path.to_owned(), when: When::Next, reply: Box::new(reply) };
         self.state.expected.lock().unwrap().push_back(expected);
     }
 
@@ -237,7 +297,8 @@ impl Running {
         let unexpected = self.state.unexpected.lock().unwrap();
         assert!(unexpected.is_empty(), "unexpected requests: {unexpected:#?}\nseen: {:#?}", self.seen());
         let missing = self.state.expected.lock().unwrap();
-        let missing: Vec<_> = missing.iter().map(|expected| format!("{} {}", expected.method, expected.path)).collect();
+        let missing = missing.iter().filter(|expected| expected.when != When::Perhaps);
+        let missing: Vec<_> = missing.map(|expected| format!("{} {}", expected.method, expected.path)).collect();
         assert!(missing.is_empty(), "requests that did not come: {missing:#?}\nseen: {:#?}", self.seen());
     }
 }
@@ -266,9 +327,22 @@ fn connect(listeners: &BTreeMap<String, Listener>, state: Arc<State>, place: &st
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(far).await else { return };
                 *state.handshakes.lock().unwrap() += 1;
-                let service = hyper::service::service_fn(move |request| answer(Arc::clone(&state), request));
-                let _ =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let cut = Arc::new(tokio::sync::Notify::new());
+                let cutter = Arc::clone(&cut);
+                let service =
+                    hyper::service::service_fn(move |request| answer(Arc::clone(&state), Arc::clone(&cutter), request));
+                let serving = async {
+                    if stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2) {
+                        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+                    } else {
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+                    }
+                };
+                // A client that went away is no failure of the script.
+                tokio::select! {
+                    _ = serving => {}
+                    () = cut.notified() => {}
+                }
             });
         }
     }
@@ -277,25 +351,36 @@ fn connect(listeners: &BTreeMap<String, Listener>, state: Arc<State>, place: &st
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
+async fn answer(
+    state: Arc<State>,
+    cut: Arc<tokio::sync::Notify>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::io::Error> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let request = Request::from_parts(parts, body);
-    let path = request.uri().to_string();
+    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let line = format!("{} {path}", request.method());
     let header = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     state.seen.lock().unwrap().push(Seen { line: line.clone(), authorization: header });
-    let reply = {
-        let mut expected = state.expected.lock().unwrap();
-        let fits = expected.front().is_some_and(|next| {
-            let same_path = match next.path.strip_suffix('?') {
-                Some(bare) => path.split('?').next() == Some(bare),
-                None => path == next.path,
-            };
-            next.method == *request.method() && same_path
-        });
-        if fits { expected.pop_front().map(|next| (next.reply)(&request)) } else { None }
+    let reply = loop {
+        let answered = state.answered.notified();
+        {
+            let mut expected = state.expected.lock().unwrap();
+            let place = expected.iter().position(|next| next.fits(&request));
+            let Some(place) = place else { break None };
+            let is_turn = expected.iter().take(place).all(|before| before.when != When::Next);
+            if is_turn {
+                let next = expected.remove(place).expect("it was found there");
+                break Some((next.reply)(&request));
+            }
+            if expected[place].when == When::Next {
+                break None;
+            }
+        }
+        answered.await;
     };
+    state.answered.notify_waiters();
     let Some(reply) = reply else {
         state.unexpected.lock().unwrap().push(line);
         return Ok(respond(500, full("unexpected")));
@@ -312,7 +397,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             });
             respond(200, http_body_util::BodyExt::boxed_unsync(StreamBody::new(lines)))
         }
-        Reply::Cut => return Err(std::io::Error::other("cut, as scripted")),
+        Reply::Cut => {
+            // Answers given before are to reach the client.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            cut.notify_one();
+            std::future::pending().await
+        }
         Reply::Never => std::future::pending().await,
     })
 }

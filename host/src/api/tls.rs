@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -12,6 +13,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Trust;
 use super::error::{ApiError, TlsProblem, quoted};
+
+/// HTTP/2 in ALPN (RFC 9113, section 3.2).
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+
+/// What a connection may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocols {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 where the server has it.
+    Http2,
+}
 
 /// What a client presents.
 pub(super) struct ClientCertificate<'a> {
@@ -27,7 +40,11 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-pub(super) fn client_config(trust: &Trust, client: Option<ClientCertificate<'_>>) -> Result<ClientConfig, ApiError> {
+pub(super) fn client_config(
+    trust: &Trust,
+    protocols: Protocols,
+    client: Option<ClientCertificate<'_>>,
+) -> Result<ClientConfig, ApiError> {
     let provider = Arc::new(provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -50,8 +67,25 @@ pub(super) fn client_config(trust: &Trust, client: Option<ClientCertificate<'_>>
             builder.with_client_auth_cert(chain, key).map_err(|error| bad(&error.to_string()))?
         }
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = match protocols {
+        Protocols::Http1 => vec![b"http/1.1".to_vec()],
+        Protocols::Http2 => vec![ALPN_HTTP2.to_vec(), b"http/1.1".to_vec()],
+    };
     Ok(config)
+}
+
+/// Checks, after the handshake, the certificates that the peer showed in it, its own first.
+pub(super) fn verify_peer(trust: &Trust, peer: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), TlsProblem> {
+    let Trust::Ca { pem, .. } = trust else { return Err(TlsProblem::Other("there is no CA to check it by".into())) };
+    let verify = || {
+        let roots = roots(pem).map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let (own, intermediates) = peer.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        verifier.verify_server_cert(own, intermediates, name, &[], UnixTime::now())
+    };
+    verify().map(drop).map_err(|error| problem_of(&error))
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, ApiError> {
@@ -129,7 +163,11 @@ pub(super) fn problem(error: &io::Error) -> TlsProblem {
             _ => TlsProblem::Other(error.to_string()),
         };
     };
-    match cause {
+    problem_of(cause)
+}
+
+fn problem_of(error: &rustls::Error) -> TlsProblem {
+    match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             // With a single self-signed server certificate, webpki reports the second.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::UnknownIssuer,

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use kube::ResourceExt as _;
 use kube::api::{WatchEvent, WatchParams};
 use serde::de::DeserializeOwned;
@@ -37,8 +38,35 @@ pub enum Sight<K> {
 #[derive(Debug)]
 pub struct TimedOut;
 
-/// Looks at an object until `judge` breaks or the deadline passes. `known` is the object as it was read last; none: it is
-/// read first.
+/// The events of one watch.
+pub type Events<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+
+/// An object as it was read last, with a watch that was opened before.
+pub struct Known<K> {
+    /// As read or created.
+    pub object: K,
+    /// Why there is no watch is told when it matters.
+    pub watch: Result<Events<K>, ApiError>,
+}
+
+/// Opens a watch of what is, or comes to be, under a name. `from` is a resource version; `0`: whatever the server has.
+///
+/// # Errors
+///
+/// Any [`ApiError`].
+pub async fn open<K>(client: &kube::Client, name: &str, from: &str) -> Result<Events<K>, ApiError>
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Send + 'static,
+{
+    let params =
+        WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS).disable_bookmarks();
+    let request = kube::core::Request::new(K::url_path(&(), None))
+        .watch(&params, from)
+        .map_err(|error| ApiError::malformed(&error.to_string()))?;
+    Ok(client.request_events::<K>(request).await?.boxed())
+}
+
+/// Looks at an object until `judge` breaks or the deadline passes. Without a known one it is read first.
 ///
 /// # Errors
 ///
@@ -46,17 +74,19 @@ pub struct TimedOut;
 pub async fn until<K, T>(
     client: &kube::Client,
     name: &str,
-    known: Option<K>,
+    known: Option<Known<K>>,
     deadline: Instant,
     mut judge: impl FnMut(Sight<K>) -> ControlFlow<T>,
 ) -> Result<T, TimedOut>
 where
-    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone,
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Send + 'static,
 {
     let looking = async {
         let mut may_watch = true;
         let mut version = None;
-        if let Some(object) = known {
+        let mut opened = None;
+        if let Some(Known { object, watch }) = known {
+            opened = Some(watch);
             version = object.resource_version();
             if let ControlFlow::Break(end) = judge(Sight::Object(Box::new(object))) {
                 return end;
@@ -93,7 +123,14 @@ where
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            match tokio::time::timeout(WATCH_TIMEOUT, watch_once(client, name, &from, &mut version, &mut judge)).await {
+            let watching = async {
+                let events = match opened.take() {
+                    Some(events) => events?,
+                    None => open(client, name, &from).await?,
+                };
+                follow(events, &mut version, &mut judge).await
+            };
+            match tokio::time::timeout(WATCH_TIMEOUT, watching).await {
                 Ok(Ok(ControlFlow::Break(end))) => return end,
                 // Ended by the server after its time, or silent: go on where it was.
                 Ok(Ok(ControlFlow::Continue(()))) | Err(_) => {}
@@ -121,23 +158,14 @@ where
     tokio::time::timeout_at(deadline, looking).await.map_err(|_| TimedOut)
 }
 
-async fn watch_once<K, T>(
-    client: &kube::Client,
-    name: &str,
-    from: &str,
+async fn follow<K, T>(
+    mut events: Events<K>,
     version: &mut Option<String>,
     judge: &mut impl FnMut(Sight<K>) -> ControlFlow<T>,
 ) -> Result<ControlFlow<T>, ApiError>
 where
-    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone,
+    K: kube::Resource<DynamicType = ()>,
 {
-    let params =
-        WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS).disable_bookmarks();
-    let request = kube::core::Request::new(K::url_path(&(), None))
-        .watch(&params, from)
-        .map_err(|error| ApiError::malformed(&error.to_string()))?;
-    let events = client.request_events::<K>(request).await?;
-    let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let sight = match event? {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {

@@ -7,6 +7,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use futures::future;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -34,8 +35,19 @@ const DNS_INDEX: u8 = 10;
 /// [`ClusterConfigurationError`]; the machine is as it was.
 pub async fn fetch(access: &Access, cx: &JoinContext) -> Result<ClusterConfiguration, ClusterConfigurationError> {
     let step = cx.reporter.step(PHASE, "read the cluster's configuration");
-    let kubeadm = read(access, cx, "kubeadm-config", "ClusterConfiguration").await?;
-    let kubelet = read(access, cx, "kubelet-config", "kubelet").await?;
+    let patience = Patience {
+        reporter: &cx.reporter,
+        phase: PHASE,
+        what: "ConfigMaps `kubeadm-config` and `kubelet-config`",
+        timeout: cx.settings.timeouts.kubernetes_api_call,
+        fail_fast: cx.settings.fail_fast,
+    };
+    let both = async || {
+        let kubeadm = read(access, "kubeadm-config", "ClusterConfiguration");
+        let (kubeadm, kubelet) = future::join(kubeadm, read(access, "kubelet-config", "kubelet")).await;
+        Ok((kubeadm?, kubelet?))
+    };
+    let (kubeadm, kubelet) = patience.until_ok(both).await?;
     let cluster = parse_cluster(&kubeadm)?;
     let minor = minor_version(&cluster.kubernetes_version)?;
     if minor < *SUPPORTED_MINORS.start() {
@@ -66,32 +78,20 @@ pub async fn fetch(access: &Access, cx: &JoinContext) -> Result<ClusterConfigura
 
 async fn read(
     access: &Access,
-    cx: &JoinContext,
     map: &'static str,
     key: &'static str,
-) -> Result<String, ClusterConfigurationError> {
-    let what = format!("ConfigMap `kube-system/{map}`");
-    let patience = Patience {
-        reporter: &cx.reporter,
-        phase: PHASE,
-        what: &what,
-        timeout: cx.settings.timeouts.kubernetes_api_call,
-        fail_fast: cx.settings.fail_fast,
-    };
-    let found = patience
-        .until_ok(async || {
-            get::<ConfigMap>(access.client(), Some("kube-system"), map).await.map_err(|source| {
-                let may_pass = source.may_pass();
-                let server = access.cluster.server.clone();
-                let error = match source.status() {
-                    Some(401) => ClusterConfigurationError::CredentialRefused { server, source },
-                    _ => ClusterConfigurationError::Unread { map, server, source },
-                };
-                if may_pass { Finding::MayPass(error) } else { Finding::Final(error) }
-            })
-        })
-        .await?;
-    found.data.and_then(|mut data| data.remove(key)).ok_or(ClusterConfigurationError::NoKey { map, key })
+) -> Result<String, Finding<ClusterConfigurationError>> {
+    let found = get::<ConfigMap>(access.client(), Some("kube-system"), map).await.map_err(|source| {
+        let may_pass = source.may_pass();
+        let server = access.cluster.server.clone();
+        let error = match source.status() {
+            Some(401) => ClusterConfigurationError::CredentialRefused { server, source },
+            _ => ClusterConfigurationError::Unread { map, server, source },
+        };
+        if may_pass { Finding::MayPass(error) } else { Finding::Final(error) }
+    })?;
+    let value = found.data.and_then(|mut data| data.remove(key));
+    value.ok_or(Finding::Final(ClusterConfigurationError::NoKey { map, key }))
 }
 
 /// What is used of kubeadm's ClusterConfiguration, defaults filled in.

@@ -24,15 +24,19 @@ const PHASE: &str = "kubelet-wait-bootstrap";
 struct Pace {
     /// First and last pause between two looks.
     pause: (Duration, Duration),
+    /// The first pause is kept for so long.
+    brisk: Duration,
     /// Pause between two looks at the unit.
     unit_pause: Duration,
     /// A started kubelet that is not running for so long will not run by itself.
     gone_after: Duration,
 }
 
-/// The kubelet takes a third of a second to its first answer; a look at the unit costs a process.
+/// The kubelet takes a third of a second to its first answer, and a look before it costs a refused connection; a look at
+/// the unit costs a process.
 const PACE: Pace = Pace {
-    pause: (Duration::from_millis(20), Duration::from_millis(100)),
+    pause: (Duration::from_millis(5), Duration::from_millis(100)),
+    brisk: Duration::from_secs(2),
     unit_pause: Duration::from_millis(500),
     gone_after: Duration::from_secs(5),
 };
@@ -135,6 +139,7 @@ async fn until_certified(watch: &mut Watch<'_>, cx: &JoinContext) -> Result<(), 
 struct Watch<'a> {
     cx: &'a JoinContext,
     pace: Pace,
+    started: Instant,
     deadline: Instant,
     pause: Duration,
     next_unit_look: Instant,
@@ -150,6 +155,7 @@ impl<'a> Watch<'a> {
         Self {
             cx,
             pace,
+            started: now,
             deadline: now + timeout,
             pause: pace.pause.0,
             // A healthy kubelet answers before its unit is looked at.
@@ -180,7 +186,9 @@ impl<'a> Watch<'a> {
             }
         }
         tokio::time::sleep(self.pause.min(self.deadline.saturating_duration_since(now))).await;
-        self.pause = (self.pause * 3 / 2).min(self.pace.pause.1);
+        if now.duration_since(self.started) > self.pace.brisk {
+            self.pause = (self.pause * 3 / 2).min(self.pace.pause.1);
+        }
         Ok(())
     }
 

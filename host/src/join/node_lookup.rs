@@ -33,7 +33,21 @@ pub fn kubelet_node_name(settings: &JoinSettings) -> String {
     name.unwrap_or(&settings.node.name).trim().to_lowercase()
 }
 
-/// Refuses the name of a Ready Node that is not this machine.
+/// The Node of this name, if there is one.
+///
+/// # Errors
+///
+/// Any [`ApiError`] but that it does not exist.
+pub async fn look_up(access: &Access, cx: &JoinContext) -> Result<Option<ApiNode>, ApiError> {
+    match get::<ApiNode>(access.client(), None, &kubelet_node_name(&cx.settings)).await {
+        Ok(node) => Ok(Some(node)),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses the name of a Ready Node that is not this machine. `seen` is what a moment ago was found; none: it is looked
+/// up.
 ///
 /// # Errors
 ///
@@ -41,29 +55,15 @@ pub fn kubelet_node_name(settings: &JoinSettings) -> String {
 pub async fn ensure_name_is_free(
     access: &Access,
     _cluster: &ClusterConfiguration,
+    seen: Option<Option<ApiNode>>,
     cx: &JoinContext,
 ) -> Result<(), NodeLookupError> {
     let name = &*kubelet_node_name(&cx.settings);
     let step = cx.reporter.step(PHASE, format!("look up Node `{name}`"));
-    let what = format!("Node `{name}`");
-    let patience = Patience {
-        reporter: &cx.reporter,
-        phase: PHASE,
-        what: &what,
-        timeout: cx.settings.timeouts.kubernetes_api_call,
-        fail_fast: cx.settings.fail_fast,
+    let found = match seen {
+        Some(found) => found,
+        None => look_up_patiently(name, access, cx).await?,
     };
-    let found = patience
-        .until_ok(async || match get::<ApiNode>(access.client(), None, name).await {
-            Ok(node) => Ok(Some(node)),
-            Err(error) if error.status() == Some(404) => Ok(None),
-            Err(source) => {
-                let passes = source.may_pass() && !matches!(source.status(), Some(401 | 403));
-                let error = NodeLookupError::Unread { name: name.to_owned(), source };
-                Err(if passes { Finding::MayPass(error) } else { Finding::Final(error) })
-            }
-        })
-        .await?;
     let Some(node) = found else {
         step.done("the name is free");
         return Ok(());
@@ -77,6 +77,26 @@ pub async fn ensure_name_is_free(
         return Ok(());
     }
     Err(NodeLookupError::Taken { name: name.to_owned(), machine: describe(&node) })
+}
+
+async fn look_up_patiently(name: &str, access: &Access, cx: &JoinContext) -> Result<Option<ApiNode>, NodeLookupError> {
+    let what = format!("Node `{name}`");
+    let patience = Patience {
+        reporter: &cx.reporter,
+        phase: PHASE,
+        what: &what,
+        timeout: cx.settings.timeouts.kubernetes_api_call,
+        fail_fast: cx.settings.fail_fast,
+    };
+    patience
+        .until_ok(async || {
+            look_up(access, cx).await.map_err(|source| {
+                let passes = source.may_pass() && !matches!(source.status(), Some(401 | 403));
+                let error = NodeLookupError::Unread { name: name.to_owned(), source };
+                if passes { Finding::MayPass(error) } else { Finding::Final(error) }
+            })
+        })
+        .await
 }
 
 /// Whether condition Ready is True.

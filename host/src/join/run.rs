@@ -1,10 +1,13 @@
 //! The loop that runs the phases, and what passes between them.
 //!
 //! Discovery and the cluster's configuration are fetched when a phase first needs them, as in kubeadm: so a phase run
-//! alone, or a join with phases skipped, asks for no more than it uses.
+//! alone, or a join with phases skipped, asks for no more than it uses. A whole join begins to read while the checks of the
+//! machine run, since reading touches nothing; what it sees is told in its turn, and dropped when a check fails.
 
+use k8s_openapi::api::core::v1::Node as ApiNode;
 use thiserror::Error;
 
+use super::ahead::{Ahead, Reads};
 use super::tls_bootstrap::Registered;
 use super::{
     Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_start,
@@ -22,8 +25,11 @@ const WORKER_PHASES: [&str; 5] = ["preflight", "discovery", "tls-bootstrap", "ku
 pub struct Run {
     cx: JoinContext,
     plugins: Plugins,
+    ahead: Option<Ahead>,
     access: Option<Access>,
     cluster: Option<ClusterConfiguration>,
+    /// What was found under the Node's name, until it is used.
+    seen: Option<Option<ApiNode>>,
     identity: Option<NodeIdentity>,
     kubelet_stopped: bool,
 }
@@ -65,7 +71,16 @@ impl Run {
 
     /// Nothing is touched or asked yet.
     pub fn new(cx: JoinContext, plugins: Plugins) -> Self {
-        Self { cx, plugins, access: None, cluster: None, identity: None, kubelet_stopped: false }
+        Self {
+            cx,
+            plugins,
+            ahead: None,
+            access: None,
+            cluster: None,
+            seen: None,
+            identity: None,
+            kubelet_stopped: false,
+        }
     }
 
     /// Every phase that is not skipped, in order, then what `--wait` asks for.
@@ -74,6 +89,11 @@ impl Run {
     ///
     /// The first failure, with its phase. Running the same command again goes on from there.
     pub async fn all(&mut self) -> Result<(), Failure> {
+        let runs = |id| !is_skipped(id, &self.cx.settings.skip_phases);
+        if runs("preflight") {
+            let reads = if runs("tls-bootstrap") || runs("kubelet-start") { Reads::WithNode } else { Reads::Cluster };
+            self.ahead = Some(Ahead::new(reads, &self.cx));
+        }
         for phase in PHASES {
             if is_skipped(phase.id, &self.cx.settings.skip_phases) {
                 self.cx.reporter.step(phase.id, phase.summary).skipped("`--skip-phases` names it");
@@ -90,6 +110,9 @@ impl Run {
     ///
     /// [`RunError::Preflight`], or why the cluster cannot be found where a discovery flag asks for it.
     pub async fn checks_alone(&mut self) -> Result<(), Failure> {
+        if !matches!(self.cx.settings.discovery, Discovery::Recorded) {
+            self.ahead = Some(Ahead::new(Reads::Cluster, &self.cx));
+        }
         self.preflight().await.map_err(|failure| failure.in_phase("preflight"))
     }
 
@@ -137,7 +160,11 @@ impl Run {
     /// Runs the checks of one stage.
     async fn checks(&mut self, stage: Stage) -> Result<(), Failure> {
         let step = self.cx.reporter.step("preflight", stage.title());
-        let results = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter).await;
+        let checking = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter);
+        let results = match &mut self.ahead {
+            Some(ahead) => ahead.beside(checking).await,
+            None => checking.await,
+        };
         let failed: Vec<String> =
             results.iter().filter(|check| check.status == CheckStatus::Failed).map(|check| check.id.clone()).collect();
         if !failed.is_empty() {
@@ -157,7 +184,15 @@ impl Run {
         if let Some(access) = &self.access {
             return Ok(access.clone());
         }
-        let access = discovery::discover(&self.cx).await?;
+        let access = match self.ahead.take() {
+            None => discovery::discover(&self.cx).await?,
+            Some(ahead) => {
+                let found = ahead.finish().await?;
+                self.cluster = Some(found.cluster);
+                self.seen = found.node;
+                found.access
+            }
+        };
         self.cx.node.journal().bind_cluster(&access.cluster)?;
         self.access = Some(access.clone());
         Ok(access)
@@ -185,7 +220,7 @@ impl Run {
     async fn stop_kubelet(&mut self) -> Result<(Access, ClusterConfiguration), Failure> {
         let (access, cluster) = self.cluster().await?;
         if !self.kubelet_stopped {
-            node_lookup::ensure_name_is_free(&access, &cluster, &self.cx).await?;
+            node_lookup::ensure_name_is_free(&access, &cluster, self.seen.take(), &self.cx).await?;
             kubelet_start::stop(&self.cx).await?;
             kubelet_start::write_ca(&access, &self.cx)?;
             self.kubelet_stopped = true;

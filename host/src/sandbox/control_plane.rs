@@ -2,7 +2,7 @@
 //!
 //! It stores ConfigMaps, Secrets, Nodes, Leases and certificate signing requests, authenticates bootstrap tokens and
 //! client certificates, applies the roles that `kubeadm init` binds, and does what kube-controller-manager does to
-//! requests and tokens. It speaks JSON only, over HTTP/1.1. The same suite (`tests/api-conformance`) runs against it and
+//! requests and tokens. It speaks JSON only, over HTTP/2 or HTTP/1.1. The same suite (`tests/api-conformance`) runs against it and
 //! against kube-apiserver.
 
 use std::convert::Infallible;
@@ -16,8 +16,9 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::api::{Dialer, Stream};
+use crate::api::{ALPN_HTTP2, Dialer, Stream};
 use crate::config::Endpoint;
 use crate::pki::Pin;
 use crate::token::BootstrapToken;
@@ -275,7 +276,7 @@ fn server_tls(authority: &signer::Authority, endpoint: &Endpoint, verifier: Arc<
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .expect("the key was made for the certificate");
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), b"http/1.1".to_vec()];
     config
 }
 
@@ -299,8 +300,11 @@ impl Inner {
             let (inner, certificate) = (self.clone(), certificate.clone());
             async move { Ok::<_, Infallible>(inner.respond(request, certificate.as_ref()).await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        let _ = connection.await;
+        let _ = if stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2) {
+            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+        } else {
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+        };
     }
 
     async fn respond(
@@ -324,7 +328,7 @@ impl Inner {
         };
         self.traffic().requests.push(SeenRequest {
             method: parts.method.to_string(),
-            path: parts.uri.to_string(),
+            path: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             user: user_name,
             code,
         });

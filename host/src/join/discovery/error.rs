@@ -99,12 +99,6 @@ pub enum DiscoveryError {
         /// Pins of the CAs found.
         found: Vec<Pin>,
     },
-    /// The verified server says something else.
-    #[error("`{endpoint}` answers differently when its certificate is checked: something answered in its place")]
-    Changed {
-        /// `host:port`.
-        endpoint: String,
-    },
     /// The server inside cluster-info or the file.
     #[error("the API server named there is unusable")]
     Server {
@@ -209,7 +203,6 @@ impl Diagnose for DiscoveryError {
             Self::Kubeconfig { .. } => "discovery-kubeconfig",
             Self::Ca { .. } => "discovery-ca",
             Self::PinMismatch { .. } => "discovery-pin-mismatch",
-            Self::Changed { .. } => "discovery-changed",
             Self::Server { .. } => "discovery-server",
             Self::Credential { .. } => "discovery-credential",
             Self::CredentialRefused { .. } => "discovery-credential-refused",
@@ -258,9 +251,6 @@ impl Diagnose for DiscoveryError {
             | Self::Kubeconfig { .. }
             | Self::Ca { .. } => {
                 "`kubectl -n kube-public get configmap cluster-info -o yaml` on a control-plane node shows it".into()
-            }
-            Self::Changed { .. } => {
-                "find out who answers between this machine and the API server before joining".into()
             }
             Self::FileWithoutCa { .. } | Self::FileInsecure { .. } => {
                 "add `certificate-authority-data` of the cluster, for example from `/etc/kubernetes/kubelet.conf` of \

@@ -53,11 +53,7 @@ async fn first_answer(authority: &Arc<Authority>, reply: Reply) -> DiscoveryErro
 #[tokio::test]
 async fn a_signed_cluster_info_with_a_pinned_ca_is_trusted_after_two_handshakes() {
     let authority = Authority::new();
-    let running = Script::new()
-        .listen(CP, &authority, &["cp.example"])
-        .get(PATH, signed(&authority, CP_URL))
-        .get(PATH, signed(&authority, CP_URL))
-        .start();
+    let running = Script::new().listen(CP, &authority, &["cp.example"]).get(PATH, signed(&authority, CP_URL)).start();
     let pins = vec![Pin::of_spki(b"another"), authority.pin()];
     let (_directory, cx) = test_context(&running.dialer, token_discovery(CP, pins));
     let access = discover(&cx).await.unwrap();
@@ -87,7 +83,6 @@ async fn later_requests_go_to_the_server_that_cluster_info_names() {
         .listen("10.0.0.1:6443", &authority, &["10.0.0.1"])
         .listen(CP, &authority, &["cp.example"])
         .get(PATH, signed(&authority, CP_URL))
-        .get(PATH, signed(&authority, CP_URL))
         .get("/api/v1/nodes/n1", status(404, "NotFound"))
         .start();
     let (_directory, cx) = test_context(&running.dialer, token_discovery("10.0.0.1:6443", vec![authority.pin()]));
@@ -95,7 +90,7 @@ async fn later_requests_go_to_the_server_that_cluster_info_names() {
     let error = crate::api::get::<k8s_openapi::api::core::v1::Node>(access.client(), None, "n1").await.unwrap_err();
     assert_eq!(error.status(), Some(404));
     assert_eq!(running.handshakes(), 3);
-    assert_eq!(running.seen()[2].authorization.as_deref(), Some(&*format!("Bearer {TOKEN}")));
+    assert_eq!(running.seen()[1].authorization.as_deref(), Some(&*format!("Bearer {TOKEN}")));
     running.finish();
 }
 
@@ -105,7 +100,6 @@ async fn the_next_endpoint_is_asked_when_one_does_not_answer() {
     let running = Script::new()
         .refuses("a.example:1")
         .listen(CP, &authority, &["cp.example"])
-        .get(PATH, signed(&authority, CP_URL))
         .get(PATH, signed(&authority, CP_URL))
         .start();
     let discovery = token_discovery(&format!("a.example:1,b.example:2,{CP}"), vec![authority.pin()]);
@@ -227,8 +221,8 @@ async fn servers_that_cannot_be_reached_are_told_apart() {
     running.finish();
 }
 
-/// The first read succeeds; the second, verified one meets a server with another certificate.
-async fn second_read(authority: &Authority, listener: Script) -> ApiError {
+/// The read succeeds; then it turns out that the server has another certificate.
+async fn verified_late(authority: &Authority, listener: Script) -> ApiError {
     let kubeconfig = authority.cluster_info_kubeconfig("https://10.0.0.1:6443");
     let signature = jws::sign(&kubeconfig, &token());
     let running = listener.get(PATH, cluster_info(&kubeconfig, Some(signature))).start();
@@ -244,7 +238,7 @@ async fn second_read(authority: &Authority, listener: Script) -> ApiError {
 #[tokio::test]
 async fn a_relay_that_passes_on_the_genuine_cluster_info_is_caught_by_its_certificate() {
     let (authority, relay) = (Authority::new(), Authority::new());
-    let error = second_read(&authority, Script::new().listen("10.0.0.1:6443", &relay, &["10.0.0.1"])).await;
+    let error = verified_late(&authority, Script::new().listen("10.0.0.1:6443", &relay, &["10.0.0.1"])).await;
     assert_eq!(error.code(), "api-tls-unknown-issuer");
 }
 
@@ -252,24 +246,12 @@ async fn a_relay_that_passes_on_the_genuine_cluster_info_is_caught_by_its_certif
 async fn a_certificate_for_other_names_is_told_with_them() {
     let authority = Authority::new();
     let names = ["cp.example", "10.0.0.2"];
-    let error = second_read(&authority, Script::new().listen("10.0.0.1:6443", &authority, &names)).await;
+    let error = verified_late(&authority, Script::new().listen("10.0.0.1:6443", &authority, &names)).await;
     let ApiError::Tls { problem: TlsProblem::WrongHost { expected, found }, .. } = &error else { panic!("{error:?}") };
     assert_eq!((expected.as_str(), &found[..]), ("10.0.0.1", &["cp.example".to_owned(), "10.0.0.2".to_owned()][..]));
-    let error = second_read(&authority, Script::new().listen_expired("10.0.0.1:6443", &authority, &["10.0.0.1"])).await;
+    let error =
+        verified_late(&authority, Script::new().listen_expired("10.0.0.1:6443", &authority, &["10.0.0.1"])).await;
     assert_eq!(error.code(), "api-tls-validity");
-}
-
-#[tokio::test]
-async fn a_server_that_answers_differently_when_verified_is_refused() {
-    let authority = Authority::new();
-    let running = Script::new()
-        .listen(CP, &authority, &["cp.example"])
-        .get(PATH, signed(&authority, CP_URL))
-        .get(PATH, signed(&authority, "https://other.example:6443"))
-        .start();
-    let (_directory, cx) = test_context(&running.dialer, token_discovery(CP, vec![authority.pin()]));
-    assert_eq!(discover(&cx).await.unwrap_err().code(), "discovery-changed");
-    running.finish();
 }
 
 #[tokio::test]
@@ -280,7 +262,6 @@ async fn a_signature_that_comes_late_is_waited_for_on_the_same_connection() {
         .listen(CP, &authority, &["cp.example"])
         .get(PATH, cluster_info(&kubeconfig, None))
         .get(PATH, cluster_info(&kubeconfig, None))
-        .get(PATH, signed(&authority, CP_URL))
         .get(PATH, signed(&authority, CP_URL))
         .start();
     let (_directory, cx) = test_context(&running.dialer, token_discovery(CP, vec![authority.pin()]));

@@ -1,6 +1,9 @@
 //! Token discovery: cluster-info, proved by the token's signature and the CA's pins.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
+
+use futures::future::{Either, select};
 
 use super::cluster_info::ClusterInfo;
 use super::{DiscoveryError, Found, PHASE, jws, recall, trusted_cluster};
@@ -22,7 +25,7 @@ pub(super) async fn discover(settings: &TokenDiscovery, cx: &JoinContext) -> Res
         timeout: cx.settings.timeouts.discovery,
         fail_fast: cx.settings.fail_fast,
     };
-    let mut attempt = Attempt { settings, cx, clients: BTreeMap::new() };
+    let mut attempt = Attempt { settings, cx, asked: BTreeMap::new() };
     let found = patience.until_ok(async || attempt.all_endpoints(earlier.as_ref()).await).await?;
     step.done(format!("`{}`, trusted by {}", found.cluster.server, found.cluster.established_by));
     Ok(found)
@@ -42,8 +45,8 @@ fn earlier(settings: &TokenDiscovery, cx: &JoinContext) -> Result<Option<Trusted
 struct Attempt<'a> {
     settings: &'a TokenDiscovery,
     cx: &'a JoinContext,
-    /// Unverified ones, kept so that asking again needs no new handshake.
-    clients: BTreeMap<String, kube::Client>,
+    /// Unverified servers by endpoint, kept so that asking again needs no new handshake.
+    asked: BTreeMap<String, (Server, kube::Client)>,
 }
 
 impl Attempt<'_> {
@@ -72,17 +75,20 @@ impl Attempt<'_> {
     async fn one_endpoint(&mut self, endpoint: &Endpoint) -> Result<Found, DiscoveryError> {
         let token = &self.settings.token;
         let name = endpoint.to_string();
-        let url = format!("https://{name}");
-        let unverified = match self.clients.get(&name) {
-            Some(client) => client.clone(),
+        let (unverified, client) = match self.asked.get(&name) {
+            Some(asked) => asked.clone(),
             None => {
-                let server = self.server(&url, Trust::Unverified)?;
+                let server = self.server(&format!("https://{name}"), Trust::Unverified)?;
                 let client = server.client(&Identity::Anonymous).map_err(|source| DiscoveryError::Server { source })?;
-                self.clients.insert(name.clone(), client.clone());
-                client
+                self.asked.insert(name.clone(), (server.clone(), client.clone()));
+                (server, client)
             }
         };
-        let info = ClusterInfo::get(&unverified, &name).await?;
+        let asking = pin!(ClusterInfo::get(&client, &name));
+        let info = match select(asking, pin!(unverified.open_ahead())).await {
+            Either::Left((info, _)) => info?,
+            Either::Right(((), asking)) => asking.await?,
+        };
         let signature =
             info.signature(token.id()).ok_or_else(|| DiscoveryError::NoSignature { id: token.id().to_owned() })?;
         let kubeconfig = info.kubeconfig().ok_or_else(|| DiscoveryError::NotClusterInfo {
@@ -103,12 +109,18 @@ impl Attempt<'_> {
             None => format!("token {}, unpinned", token.id()),
         };
         let cluster = trusted_cluster(entry, ca_pem, established_by)?;
-        let verified = match pin {
-            Some(_) => Some(self.read_again(&url, &name, kubeconfig, &cluster).await?),
-            None => None,
+        // kubeadm reads cluster-info once more over a connection that the pinned CA verifies; here the connection that it
+        // was read over is verified. Without a pin the signature is the proof, and only the server that cluster-info
+        // names has to be the cluster's.
+        let named = unverified.is_at(&cluster.server);
+        let server = if named || pin.is_some() {
+            let verified = unverified.verified(cluster.trust());
+            Some(verified.map_err(|source| DiscoveryError::Unanswered { endpoint: name.clone(), source })?)
+        } else {
+            None
         };
-        let server = match verified {
-            Some(server) if server.is_at(&cluster.server) => server,
+        let server = match server {
+            Some(server) if named => server,
             _ => self.server(&cluster.server, cluster.trust())?,
         };
         Ok(Found { cluster, server, resumed: false })
@@ -126,23 +138,6 @@ impl Attempt<'_> {
             Some(pin) => Ok(Some(*pin)),
             None => Err(DiscoveryError::PinMismatch { found }),
         }
-    }
-
-    /// The same read over a connection that the pinned CA verifies must give the same bytes.
-    async fn read_again(
-        &self,
-        url: &str,
-        name: &str,
-        kubeconfig: &str,
-        cluster: &TrustedCluster,
-    ) -> Result<Server, DiscoveryError> {
-        let server = self.server(url, cluster.trust())?;
-        let client = server.client(&Identity::Anonymous).map_err(|source| DiscoveryError::Server { source })?;
-        let again = ClusterInfo::get(&client, name).await?;
-        if again.kubeconfig() != Some(kubeconfig) {
-            return Err(DiscoveryError::Changed { endpoint: name.to_owned() });
-        }
-        Ok(server)
     }
 
     fn server(&self, url: &str, trust: Trust) -> Result<Server, DiscoveryError> {

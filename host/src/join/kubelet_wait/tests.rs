@@ -34,6 +34,7 @@ async fn wait_on(
     };
     let pace = Pace {
         pause: (Duration::from_millis(1), Duration::from_millis(5)),
+        brisk: Duration::ZERO,
         unit_pause: Duration::from_millis(10),
         gone_after: Duration::from_millis(50),
     };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{NODE_USER_PREFIX, NODES_GROUP, PHASE, TlsBootstrapError, now_seconds};
 use crate::api::retry::{Finding, Patience};
-use crate::api::watch::{self, Sight};
+use crate::api::watch::{self, Known, Sight};
 use crate::api::{ApiError, create, get};
 use crate::join::{Access, JoinContext};
 use crate::journal::{self, Effect, Recorded};
@@ -56,12 +57,15 @@ pub(super) async fn certificate(
     // An earlier run's request is recorded once.
     let entry =
         if our_journal.record().effects.iter().any(made) { None } else { Some(our_journal.intend(effect.clone())?) };
-    let request = create_or_adopt(key, node_name, &csr_name, access, cx).await?;
+    // The watch is opened beside it, to spare a round trip: whatever comes to be under the name is seen.
+    let making = create_or_adopt(key, node_name, &csr_name, access, cx);
+    let watching = async { Ok(watch::open(access.client(), &csr_name, "0").await) };
+    let (object, watch) = future::try_join(making, watching).await?;
     if let Some(entry) = entry {
         our_journal.complete(entry)?;
     }
     let step = cx.reporter.step(PHASE, format!("wait for the certificate of `{csr_name}`"));
-    let pem = wait_for(request, &csr_name, deadline, access, cx).await?;
+    let pem = wait_for(Known { object, watch }, &csr_name, deadline, access, cx).await?;
     let chain =
         verify(&pem, key, node_name).map_err(|reason| TlsBootstrapError::Issued { csr: csr_name.clone(), reason })?;
     step.done("issued");
@@ -175,7 +179,7 @@ fn state(request: &CertificateSigningRequest) -> State {
 
 /// Looks at the request until it is decided. What is seen is told when it lasts, since most clusters approve at once.
 async fn wait_for(
-    request: CertificateSigningRequest,
+    request: Known<CertificateSigningRequest>,
     csr_name: &str,
     deadline: Instant,
     access: &Access,
@@ -183,7 +187,7 @@ async fn wait_for(
 ) -> Result<Vec<u8>, TlsBootstrapError> {
     let seen =
         Seen { csr_name, deadline, reporter: &cx.reporter, talks: AtomicBool::new(false), last: Mutex::default() };
-    let uid = request.metadata.uid.clone();
+    let uid = request.object.metadata.uid.clone();
     let judge = |sight: Sight<CertificateSigningRequest>| {
         let csr = csr_name.to_owned();
         let state = match sight {

@@ -35,8 +35,9 @@ trait JoinScript {
 impl JoinScript for Script {
     fn configuration(self, kubeadm: &str, kubelet: &str) -> Self {
         let maps = "/api/v1/namespaces/kube-system/configmaps";
+        let kubelet = config_map("kubelet-config", "kubelet", kubelet);
         self.get(&format!("{maps}/kubeadm-config"), config_map("kubeadm-config", "ClusterConfiguration", kubeadm))
-            .get(&format!("{maps}/kubelet-config"), config_map("kubelet-config", "kubelet", kubelet))
+            .beside(Method::GET, &format!("{maps}/kubelet-config"), move |_| kubelet)
     }
 }
 
@@ -106,9 +107,9 @@ fn on_post(script: Script, kept: &Shared) -> Script {
 /// Answers the watch with the kept request, its status replaced.
 fn on_watch(script: Script, kept: &Shared, status: impl FnOnce(&Value) -> Value + Send + 'static) -> Script {
     let kept = Arc::clone(kept);
-    script.on(Method::GET, &format!("{CSRS}?"), move |request| {
+    script.beside(Method::GET, &format!("{CSRS}?"), move |request| {
         let query = request.uri().query().unwrap();
-        assert!(query.contains("watch=true") && query.contains("resourceVersion=7"), "{query}");
+        assert!(query.contains("watch=true"), "{query}");
         let mut object = kept.lock().unwrap().clone();
         assert!(
             query.contains(&format!("metadata.name%3D{}", object["metadata"]["name"].as_str().unwrap())),
@@ -135,8 +136,18 @@ fn exists(directory: &tempfile::TempDir, path: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_whole_worker_join_makes_two_handshakes_and_seven_requests() {
+async fn a_whole_worker_join_makes_two_handshakes_and_six_requests() {
     let authority = Authority::new();
+    whole_join(&authority, script(&authority)).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_speaks_http_1_needs_no_third_connection() {
+    let authority = Authority::new();
+    whole_join(&authority, Script::new().listen_http1(CP, &authority, &["cp.example"])).await;
+}
+
+async fn whole_join(authority: &Arc<Authority>, script: Script) {
     let info = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
     let kubeconfig = authority.cluster_info_kubeconfig(CP_URL);
     let signature = discovery::sign_for_tests(&kubeconfig, &TOKEN.parse().unwrap());
@@ -144,23 +155,19 @@ async fn a_whole_worker_join_makes_two_handshakes_and_seven_requests() {
         let data = json!({"kubeconfig": kubeconfig, "jws-kubeconfig-abcdef": signature});
         Reply::Json(200, json!({"kind": "ConfigMap", "metadata": {"name": "cluster-info"}, "data": data}))
     };
-    let script = script(&authority)
-        .get(info, cluster_info())
-        .get(info, cluster_info())
-        .configuration(KUBEADM, KUBELET)
-        .get(NODE, status(404, "NotFound"));
-    let running = signed_at_once(script, &authority).start();
+    let script = script.get(info, cluster_info()).configuration(KUBEADM, KUBELET).get(NODE, status(404, "NotFound"));
+    let running = signed_at_once(script, authority).start();
     let (directory, cx) = test_context(&running.dialer, token_discovery(CP, vec![authority.pin()]));
 
     let access = discovery::discover(&cx).await.unwrap();
     let cluster = cluster_configuration::fetch(&access, &cx).await.unwrap();
-    node_lookup::ensure_name_is_free(&access, &cluster, &cx).await.unwrap();
+    node_lookup::ensure_name_is_free(&access, &cluster, None, &cx).await.unwrap();
     assert!(!exists(&directory, "/var/lib"), "the machine was touched before the Node was looked up");
     let identity = by_host(&access, &cluster, &cx).await.unwrap();
 
     assert_eq!(running.handshakes(), 2);
-    assert_eq!(running.seen().len(), 7, "{:#?}", running.seen());
-    assert_eq!(running.seen()[2].authorization.as_deref(), Some(&*format!("Bearer {TOKEN}")));
+    assert_eq!(running.seen().len(), 6, "{:#?}", running.seen());
+    assert_eq!(running.seen()[1].authorization.as_deref(), Some(&*format!("Bearer {TOKEN}")));
     assert_eq!(identity.node_name, "n1");
     assert!(identity.csr_name.unwrap().starts_with("csr-mortise-"));
     let current = std::fs::read_link(directory.path().join("var/lib/kubelet/pki/kubelet-client-current.pem")).unwrap();
@@ -221,7 +228,7 @@ async fn a_killed_run_is_continued_with_its_own_key_and_request() {
     let authority = Authority::new();
     let kept = Shared::default();
     // The first run dies while it waits.
-    let running = on_post(script(&authority), &kept).on(Method::GET, &format!("{CSRS}?"), |_| Reply::Never).start();
+    let running = on_post(script(&authority), &kept).beside(Method::GET, &format!("{CSRS}?"), |_| Reply::Never).start();
     let (directory, cx, first_access) = joining(&authority, &running);
     let first = tokio::time::timeout(Duration::from_millis(500), by_host(&first_access, &configuration(), &cx)).await;
     assert!(first.is_err());
@@ -236,6 +243,7 @@ async fn a_killed_run_is_continued_with_its_own_key_and_request() {
     signed["status"] = approved(&authority.sign(&request_pem(&object), |_| {}));
     let running = script(&authority)
         .on(Method::POST, &format!("{CSRS}?"), |_| status(409, "AlreadyExists"))
+        .perhaps(Method::GET, &format!("{CSRS}?"))
         .get(&format!("{CSRS}/{name}"), Reply::Json(200, signed))
         .start();
     let identity = by_host(&access(&authority, &running), &configuration(), &cx).await.unwrap();
@@ -255,6 +263,7 @@ async fn a_request_of_its_name_with_another_key_is_not_adopted() {
             *seen.lock().unwrap() = stored(request, json!({}));
             status(409, "AlreadyExists")
         })
+        .perhaps(Method::GET, &format!("{CSRS}?"))
         .start();
     let (_directory, cx, access) = joining(&authority, &running);
     // The name is known only when the key is: the second answer is scripted from it.
@@ -331,7 +340,7 @@ async fn a_request_that_nobody_approves_is_told_at_the_deadline_with_the_line_th
     let kept = Shared::default();
     let mut script = on_post(script(&authority), &kept);
     for _ in 0..2 {
-        script = script.on(Method::GET, &format!("{CSRS}?"), |_| Reply::Watch(vec![]));
+        script = script.beside(Method::GET, &format!("{CSRS}?"), |_| Reply::Watch(vec![]));
     }
     let running = script.on(Method::GET, &format!("{CSRS}?"), |_| Reply::Never).start();
     let (_directory, cx, access) = joining(&authority, &running);
@@ -355,7 +364,7 @@ async fn a_forgotten_resource_version_is_followed_by_a_fresh_read_and_a_forbidde
     ] {
         let authority = Authority::new();
         let kept = Shared::default();
-        let running = on_post(script(&authority), &kept).on(Method::GET, &format!("{CSRS}?"), |_| first).start();
+        let running = on_post(script(&authority), &kept).beside(Method::GET, &format!("{CSRS}?"), |_| first).start();
         let (_directory, cx, access) = joining(&authority, &running);
         let name = request::name_for(&pending_key(&cx).unwrap());
         let signer = Arc::clone(&authority);
@@ -374,7 +383,7 @@ async fn a_kept_connection_that_breaks_is_replaced_and_the_read_repeated() {
     let authority = Authority::new();
     let kept = Shared::default();
     let signer = Arc::clone(&authority);
-    let script = on_post(script(&authority), &kept).on(Method::GET, &format!("{CSRS}?"), |_| Reply::Cut);
+    let script = on_post(script(&authority), &kept).beside(Method::GET, &format!("{CSRS}?"), |_| Reply::Cut);
     let running = on_watch(script, &kept, move |object| approved(&signer.sign(&request_pem(object), |_| {}))).start();
     let (_directory, cx, access) = joining(&authority, &running);
     by_host(&access, &configuration(), &cx).await.unwrap();
@@ -386,7 +395,8 @@ async fn a_kept_connection_that_breaks_is_replaced_and_the_read_repeated() {
 async fn a_refused_token_is_told_at_once() {
     for (code, wanted) in [(401, "tls-bootstrap-unauthorized"), (403, "tls-bootstrap-forbidden")] {
         let authority = Authority::new();
-        let running = script(&authority).on(Method::POST, &format!("{CSRS}?"), move |_| status(code, "No")).start();
+        let running = script(&authority).on(Method::POST, &format!("{CSRS}?"), move |_| status(code, "No"));
+        let running = running.perhaps(Method::GET, &format!("{CSRS}?")).start();
         let (_directory, cx, access) = joining(&authority, &running);
         let cx = cx.with(|settings| settings.fail_fast = false);
         let error = by_host(&access, &configuration(), &cx).await.unwrap_err();
@@ -423,7 +433,7 @@ async fn look_up(reply: Reply, joined: bool) -> Result<(), node_lookup::NodeLook
     if joined {
         by_host(&access, &configuration(), &cx).await.unwrap();
     }
-    let result = node_lookup::ensure_name_is_free(&access, &configuration(), &cx).await;
+    let result = node_lookup::ensure_name_is_free(&access, &configuration(), None, &cx).await;
     running.finish();
     result
 }
@@ -487,7 +497,9 @@ async fn a_token_that_signs_but_is_not_accepted_is_told_apart() {
     for (code, wanted) in [(401, "cluster-configuration-unauthorized"), (403, "cluster-configuration-forbidden")] {
         let authority = Authority::new();
         let path = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
-        let running = script(&authority).get(path, status(code, "No")).start();
+        let other = path.replace("kubeadm", "kubelet");
+        let script = script(&authority).get(path, status(code, "No"));
+        let running = script.beside(Method::GET, &other, move |_| status(code, "No")).start();
         let (_directory, cx, access) = joining(&authority, &running);
         let error = cluster_configuration::fetch(&access, &cx).await.unwrap_err();
         assert_eq!(error.code(), wanted);
@@ -621,7 +633,7 @@ async fn a_real_api_server_sees_two_connections_and_issues_a_certificate() {
     });
     let access = discovery::discover(&cx).await.unwrap();
     let cluster = cluster_configuration::fetch(&access, &cx).await.unwrap();
-    node_lookup::ensure_name_is_free(&access, &cluster, &cx).await.unwrap();
+    node_lookup::ensure_name_is_free(&access, &cluster, None, &cx).await.unwrap();
     let identity = by_host(&access, &cluster, &cx).await.unwrap();
     assert!(identity.csr_name.is_some());
     assert_eq!(connections.load(Ordering::Relaxed), 2);

@@ -150,7 +150,7 @@ impl Lab {
                 self.used(&node)?;
             }
         }
-        println!("\nmemory, {MEMORY_RUNS} runs, medians (resident, all processes of the binary at once)");
+        println!("\nmemory, {MEMORY_RUNS} runs, medians (proportional set size, all processes of the binary at once)");
         let (ours, theirs) = (median(ours), median(theirs));
         println!("{:<34}{ours:>10.1}{theirs:>10.1}{:>8.2}   <= 0.50", "peak, MB", ours / theirs);
         Ok(())

@@ -1,4 +1,7 @@
-//! Peak resident memory of all processes of one binary together, sampled from `/proc`.
+//! Peak memory of all processes of one binary together, sampled from `/proc`.
+//!
+//! Proportional set size: a page that several processes share counts once, which a sum of resident sizes would not do.
+//! Between its birth and its exec a child shares all memory of its parent and is left out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +26,7 @@ impl Sampler {
         let (program, stopped, peak) = (program.to_owned(), stop.clone(), peak_kb.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                peak.fetch_max(resident_kb(&program), Ordering::Relaxed);
+                peak.fetch_max(held_kb(&program), Ordering::Relaxed);
                 std::thread::sleep(INTERVAL);
             }
         });
@@ -39,12 +42,24 @@ impl Sampler {
     }
 }
 
-fn resident_kb(program: &PathBuf) -> u64 {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ours = processes.filter(|entry| std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == *program));
-    let resident = ours.filter_map(|entry| {
-        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-        status.lines().find(|line| line.starts_with("VmRSS:"))?.split_whitespace().nth(1)?.parse::<u64>().ok()
+fn held_kb(program: &Path) -> u64 {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let ours: Vec<PathBuf> =
+        processes.filter(|path| std::fs::read_link(path.join("exe")).is_ok_and(|exe| exe == program)).collect();
+    let apart = ours.iter().filter(|path| {
+        let parent = field(path, "status", "PPid:").map(|id| Path::new("/proc").join(id.to_string()));
+        // The same memory to the last page: not yet a process of its own.
+        !parent.is_some_and(|parent| ours.contains(&parent) && sizes(&parent) == sizes(path))
     });
-    resident.sum()
+    apart.filter_map(|path| field(path, "smaps_rollup", "Pss:")).sum()
+}
+
+fn sizes(process: &Path) -> Option<String> {
+    std::fs::read_to_string(process.join("statm")).ok()
+}
+
+/// The number behind a word in one of a process' files.
+fn field(process: &Path, file: &str, word: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(process.join(file)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(word))?.split_whitespace().next()?.parse().ok()
 }
