@@ -12,6 +12,7 @@ use super::{
 };
 use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
 use crate::error::{Diagnose, ExitCode, Failure};
+use crate::journal::UsedPlugin;
 use crate::plan::Step;
 use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
@@ -136,6 +137,9 @@ impl Run {
 
     /// Runs the checks of one stage.
     async fn checks(&mut self, stage: Stage) -> Result<(), Failure> {
+        for PluginDigest { name, version, digest, .. } in self.plugins.digests() {
+            self.cx.node.journal().use_plugin(UsedPlugin { name, version, digest });
+        }
         let step = self.cx.reporter.step("preflight", stage.title());
         let results = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter).await;
         let failed: Vec<String> =
