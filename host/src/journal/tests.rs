@@ -87,7 +87,7 @@ fn a_plugin_has_its_line_before_the_first_effect_and_again_only_with_another_dig
         // Each stage of checks says it.
         journal.use_plugin(plugin.clone());
         journal.use_plugin(plugin);
-        for effect in effect {
+        if let Some(effect) = effect {
             let entry = journal.intend(effect).unwrap();
             journal.complete(entry).unwrap();
             journal.finish().unwrap();
