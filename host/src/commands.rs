@@ -1,5 +1,6 @@
 //! What each command of the command line does: it gathers the parts and hands them on.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
 use crate::plugin::{CheckContext, Launcher, Plugins};
-use crate::result::JoinResult;
+use crate::result::{CONSOLE_PATH, JoinResult, tell_console};
 
 mod machine;
 mod sandbox;
@@ -102,12 +103,23 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
     Ok(())
 }
 
-/// Leaves `/run/mortise/result.json`. What it cannot tell is no reason to fail a join that succeeded.
+/// Leaves `/run/mortise/result.json`, and on the console a failure that no terminal shows. What it cannot tell is no reason to fail a join that succeeded.
 fn leave_result(cx: &JoinContext, csr_name: Option<&str>, ended: Result<(), &Failure>) {
     let result = JoinResult::of(&cx.settings.node.name, csr_name, cx.reporter.elapsed(), ended);
     if let Err((path, error)) = result.write(cx.node.root()) {
         cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
     }
+    if let Err(failure) = ended
+        && owns_console(cx.node.root())
+        && !std::io::stderr().is_terminal()
+    {
+        tell_console(Path::new(CONSOLE_PATH), failure);
+    }
+}
+
+/// Whether the console is that of the machine that joins.
+fn owns_console(root: &Path) -> bool {
+    root == Path::new("/") && rustix::process::geteuid().is_root()
 }
 
 /// The plan is what a dry run is asked for: stdout, in either form.

@@ -24,7 +24,7 @@ mod settle;
 pub use effect::Effect;
 pub use error::JournalError;
 pub use lock::{LOCK_PATH, Lock};
-pub use record::{Record, Recorded, State};
+pub use record::{Record, Recorded, State, UsedPlugin};
 
 use effect::Durability;
 use record::{Line, Run, What};
@@ -102,6 +102,8 @@ struct Inner {
     fault: fault::Fault,
     /// Directories whose entries changed since they were last synced.
     unsynced: BTreeSet<PathBuf>,
+    /// Plugins that answer this run's checks and have no line yet.
+    unwritten_plugins: Vec<UsedPlugin>,
 }
 
 /// Where lines go.
@@ -184,13 +186,23 @@ impl Journal {
     /// [`JournalError::Write`]: the effect must not be made.
     pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
         let mut inner = self.inner();
-        let seq = inner.record.next_seq();
         let durability = effect.durability();
         if durability == Durability::AfterFiles {
             inner.sync_directories()?;
         }
+        inner.write_plugins()?;
+        let seq = inner.record.next_seq();
         inner.append(Line::now(seq, What::Intent(effect)), durability)?;
         Ok(EntryId(seq))
+    }
+
+    /// Notes a plugin whose checks this run asks. Its line comes with the next effect or the end of the join, since
+    /// checks that fail leave nothing behind; what the record says already is not repeated.
+    pub fn use_plugin(&self, plugin: UsedPlugin) {
+        let mut inner = self.inner();
+        if !inner.record.plugins.contains(&plugin) && !inner.unwritten_plugins.contains(&plugin) {
+            inner.unwritten_plugins.push(plugin);
+        }
     }
 
     /// A directory's entries changed and it was not synced.
@@ -240,6 +252,7 @@ impl Journal {
     pub fn finish(&self) -> Result<(), JournalError> {
         let mut inner = self.inner();
         inner.sync_directories()?;
+        inner.write_plugins()?;
         if !inner.record.finished {
             let seq = inner.record.next_seq();
             inner.append(Line::now(seq, What::Finished), Durability::Synced)?;
@@ -278,7 +291,7 @@ impl Journal {
 impl Inner {
     fn new(record: Record, sink: Option<Sink>) -> Self {
         let fault = if sink.is_some() { fault::Fault::from_environment() } else { fault::Fault::none() };
-        Self { record, sink, fault, unsynced: BTreeSet::new() }
+        Self { record, sink, fault, unsynced: BTreeSet::new(), unwritten_plugins: Vec::new() }
     }
 
     fn sync_directories(&mut self) -> Result<(), JournalError> {
@@ -290,6 +303,13 @@ impl Inner {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    fn write_plugins(&mut self) -> Result<(), JournalError> {
+        for plugin in std::mem::take(&mut self.unwritten_plugins) {
+            self.append(Line::now(self.record.next_seq(), What::Plugin(plugin)), Durability::Buffered)?;
         }
         Ok(())
     }

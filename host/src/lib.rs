@@ -8,6 +8,30 @@
 //! second run goes on and [`reset`] undoes. Checks are answered by plugins: [`plugin`] starts an unprivileged runner
 //! process and brokers what a plugin asks for. What is seen on the way is told by [`output`], and every failure leaves
 //! through [`error`].
+//!
+//! Module by module:
+//!
+//! - [`cli`]: flags, help, names of environment variables; no behaviour
+//! - [`commands`]: what each command does: it gathers the parts and hands them on
+//! - [`config`]: from what the user wrote to what the host will do
+//! - [`join`]: the ordered list of phases, what passes between them, and the loop that runs it
+//! - [`reset`], [`verify`]: undoes a join; compares a machine with its record
+//! - [`sandbox`]: a whole join as an ordinary user, against a simulated cluster and machine
+//! - [`plugin`]: what the host asks a plugin, in the host's own types
+//! - [`facts`]: what is known of a machine, for the checks
+//! - [`api`]: API clients, one an identity
+//! - [`cri`]: the container runtime, asked on its socket
+//! - [`proxy`]: which proxy the environment wants for a URL
+//! - [`token`]: bootstrap tokens: the id is public, the secret is hidden
+//! - [`pki`]: keys, certificate requests, public-key pins
+//! - [`kubeconfig`]: kubeconfig files, read as Go reads them and written as Go writes them
+//! - [`patches`], [`yaml`]: `--patches`; YAML byte for byte as kubeadm writes it
+//! - [`node`]: the only door to the machine: files, units, processes
+//! - [`journal`]: the record of a join, `/var/lib/mortise/join.jsonl`
+//! - [`plan`]: what a dry run would do
+//! - [`output`]: what a command tells while it runs
+//! - [`result`]: how the last join ended, in a file and on the console
+//! - [`error`]: exit codes, stable error codes, hints
 
 pub mod api;
 pub mod cli;

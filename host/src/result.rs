@@ -1,20 +1,29 @@
-//! `/run/mortise/result.json`: how the last join on this machine ended, for tools that start it and look later.
+//! How the last join on this machine ended: `/run/mortise/result.json`, for tools that start it and look later, and
+//! after a failure that nobody watched one line on the console.
 //!
-//! Written once, at the end, whole; nothing secret in it. Fields are only ever added.
+//! The file is written once, at the end, whole; nothing secret in it. Fields are only ever added.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
+use crate::config::hide_tokens;
 use crate::error::Failure;
 use crate::node;
+use crate::output::printable;
 
 /// Its directory.
 pub const RESULT_DIRECTORY: &str = "/run/mortise";
 /// The file.
 pub const RESULT_PATH: &str = "/run/mortise/result.json";
+/// Where a cloud shows what a machine says while it boots.
+pub const CONSOLE_PATH: &str = "/dev/console";
+/// Characters of the console's line, its end left out.
+const CONSOLE_LINE_CHARS: usize = 400;
 /// Version of its format.
 const VERSION: u32 = 1;
 
@@ -69,7 +78,7 @@ impl JoinResult {
         let error = ended_with.err().map(|failure| ErrorResult {
             phase: failure.phase(),
             code: failure.code(),
-            message: failure.message(),
+            message: hide_tokens(&failure.message()),
             hint: failure.hint(),
             exit_code: failure.exit_code().status(),
         });
@@ -98,6 +107,21 @@ impl JoinResult {
         text.push(b'\n');
         node::write_unrecorded(&located(RESULT_DIRECTORY), &path, &text).map_err(|error| (path, error))
     }
+}
+
+/// Writes `mortise: error: …` with code, phase and message to the console at this path.
+///
+/// Best effort: a machine without a console, or with one that takes nothing now, has the file still.
+pub fn tell_console(path: &Path, failure: &Failure) {
+    let text = format!("mortise: error: {}: {failure}", failure.code());
+    let mut line: String = printable(&hide_tokens(&text)).chars().take(CONSOLE_LINE_CHARS).collect();
+    // It shares the screen with the kernel, which may be in the middle of a line.
+    line.insert_str(0, "\r\n");
+    line.push_str("\r\n");
+    // Never made, never our controlling terminal, never waited for.
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    let written = File::options().write(true).custom_flags(flags).open(path);
+    let _ = written.and_then(|mut console| console.write_all(line.as_bytes()));
 }
 
 #[cfg(test)]
@@ -139,6 +163,26 @@ mod tests {
         assert_eq!(json["error"]["phase"], "kubelet-start");
         assert_eq!(json["error"]["code"], "node-no-init");
         assert_eq!(json["error"]["exitCode"], 1);
+    }
+
+    #[test]
+    fn the_console_gets_one_bounded_line_without_secrets_or_control_characters() {
+        let console = tempfile::NamedTempFile::new().unwrap();
+        let source = io::Error::other(format!("\u{1b}[2J abcdef.0123456789abcdef {}", "x".repeat(5000)));
+        let error = NodeError::File { action: "write", path: "/a\nb".into(), source };
+        tell_console(console.path(), &Failure::from(error).in_phase("kubelet-start"));
+        let text = std::fs::read_to_string(console.path()).unwrap();
+        assert!(text.starts_with("\r\nmortise: error: node-file: phase `kubelet-start`: "), "{text:?}");
+        assert!(text.ends_with("x\r\n") && text.chars().count() == CONSOLE_LINE_CHARS + 4, "{text:?}");
+        assert!(!text.trim().contains(char::is_control) && !text.contains("0123456789abcdef"), "{text:?}");
+    }
+
+    #[test]
+    fn a_missing_console_is_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        tell_console(&path, &Failure::from(NodeError::NoInit));
+        assert!(!path.exists());
     }
 
     #[test]

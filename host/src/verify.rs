@@ -17,7 +17,7 @@ use crate::error::Diagnose;
 use crate::join::kubelet_config;
 use crate::join::kubelet_start::{CONFIG, UNIT};
 use crate::join::tls_bootstrap::CURRENT_PEM;
-use crate::journal::{Effect, JOURNAL_PATH, JournalError, Record, State};
+use crate::journal::{Effect, JOURNAL_PATH, JournalError, Record, State, UsedPlugin};
 use crate::node::{Journalless, Machine, NodeError, sha256_hex};
 use crate::output::printable;
 
@@ -46,6 +46,8 @@ pub struct Report {
     pub node_name: String,
     /// Its cluster's API server when it joined, if the join came so far.
     pub server: Option<String>,
+    /// Plugins that answered the checks of its join.
+    pub plugins: Vec<UsedPlugin>,
     /// Things compared.
     pub checked: usize,
     /// Differences, in the order of their paths.
@@ -110,6 +112,7 @@ pub async fn run(root: &Path, machine: &dyn Machine) -> Result<Report, VerifyErr
     let mut report = Report {
         node_name: record.run.as_ref().map(|run| run.node_name.clone()).unwrap_or_default(),
         server: record.cluster.as_ref().map(|cluster| cluster.server.clone()),
+        plugins: record.plugins.clone(),
         checked: 0,
         drift: Vec::new(),
     };

@@ -56,6 +56,20 @@ fn an_ordinary_user_joins_both_ways() {
 }
 
 #[test]
+fn with_the_facts_of_this_host_the_node_describes_this_host() {
+    let workshop = workshop();
+    // What this host lacks for being a node is not the subject.
+    let words = ["sandbox", "join", "-o", "json", "--facts", "host", "--ignore-preflight-errors", "all"];
+    let run = as_ordinary_user(workshop.path(), &words);
+    assert_eq!(run.status, 0, "{}\n{}", run.stdout, run.stderr);
+    let events: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let left = events.iter().find(|event| event["event"] == "sandbox").unwrap();
+    let system = rustix::system::uname();
+    let kernel = format!("kernel {}", system.release().to_str().unwrap());
+    assert!(left["node"].as_array().unwrap().iter().any(|line| line.as_str().unwrap().ends_with(&kernel)), "{left}");
+}
+
+#[test]
 fn a_directory_with_something_in_it_is_refused() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("mine"), "").unwrap();

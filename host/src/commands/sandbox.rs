@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::{Extent, check_context, host_settings, run};
 use crate::cli::{Facts as FactsFrom, SandboxJoinArgs};
 use crate::config::{Environment, IgnoredChecks, sandbox_plugins};
+use crate::cri;
 use crate::error::Failure;
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, HostSettings, Ownership};
 use crate::join::JoinContext;
 use crate::journal::{Header, Journal, Record};
 use crate::node::Node;
 use crate::output::{Event, Format, Reporter};
-use crate::plugin::Plugins;
+use crate::plugin::{Launcher, Plugins};
 use crate::sandbox::{Facts, Sandbox, SandboxError, SandboxSettings, describe_node};
 
 /// Runs the join and shows what it wrote and the Node it made.
@@ -26,13 +27,17 @@ pub async fn sandbox_join(
     environment: Environment,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
+    let described_by = match args.facts {
+        FactsFrom::Recorded => Facts::Healthy,
+        FactsFrom::Host => Facts::Source(Arc::new(HostFacts::new(machine_settings(&args.node_name, &environment)))),
+    };
     let sandbox = Sandbox::start(SandboxSettings {
         directory,
         node_name: Some(args.node_name),
         plugins: sandbox_plugins(&args.plugins.0)?,
         tls_bootstrap_by: args.tls_bootstrap_by,
         ignore: IgnoredChecks { names: args.ignore_preflight_errors },
-        facts: Facts::Healthy,
+        facts: described_by,
         ..SandboxSettings::default()
     })
     .await?;
@@ -51,6 +56,20 @@ pub async fn sandbox_join(
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };
     run(cx, plugins, Extent::Everything).await?;
     show(&sandbox, reporter).await
+}
+
+/// Settings under which this host tells what machine it is, before the sandbox has any of its own.
+fn machine_settings(node_name: &str, environment: &Environment) -> HostSettings {
+    HostSettings {
+        node_name: node_name.to_owned(),
+        // Among several runtimes nobody is asked to choose: the simulated kubelet uses none of them.
+        cri_socket: cri::detect_socket().unwrap_or_default(),
+        environment: environment.clone(),
+        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        secrets: Vec::new(),
+        root: PathBuf::from("/"),
+        launcher: Launcher::default(),
+    }
 }
 
 async fn show(sandbox: &Sandbox, reporter: &Reporter) -> Result<(), Failure> {

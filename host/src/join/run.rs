@@ -15,6 +15,7 @@ use super::{
 };
 use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
 use crate::error::{Diagnose, ExitCode, Failure};
+use crate::journal::UsedPlugin;
 use crate::plan::Step;
 use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
@@ -159,6 +160,9 @@ impl Run {
 
     /// Runs the checks of one stage.
     async fn checks(&mut self, stage: Stage) -> Result<(), Failure> {
+        for PluginDigest { name, version, digest, .. } in self.plugins.digests() {
+            self.cx.node.journal().use_plugin(UsedPlugin { name, version, digest });
+        }
         let step = self.cx.reporter.step("preflight", stage.title());
         let checking = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter);
         let results = match &mut self.ahead {

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use k8s_openapi::jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::node_lookup::kubelet_node_name;
@@ -71,7 +72,7 @@ pub async fn by_host(
             return Ok(NodeIdentity { node_name: name.to_owned(), csr_name: None });
         }
         let answered = request::certificate(&key, name, access, cx).await?;
-        let path = pair_path(answered.chain.first().expect("a verified chain has a leaf"));
+        let path = pair_path(answered.chain.first().expect("a verified chain has a leaf").not_before);
         cx.node.ensure_file(&path, pair_content(&answered.chain, &key).as_bytes(), 0o600)?;
         cx.node.ensure_symlink(Path::new(CURRENT_PEM), &path)?;
         Some(answered.csr_name)
@@ -120,11 +121,11 @@ fn pending_key(cx: &JoinContext) -> Result<ClientKey, TlsBootstrapError> {
     Ok(key)
 }
 
-/// `kubelet-client-<YYYY-MM-DD-HH-MM-SS>.pem`, the time being the certificate's start in UTC.
-fn pair_path(leaf: &Certificate) -> PathBuf {
-    let (year, month, day, hour, minute, second) = civil(leaf.not_before);
-    Path::new(PKI_DIR)
-        .join(format!("kubelet-client-{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}.pem"))
+/// `kubelet-client-<YYYY-MM-DD-HH-MM-SS>.pem`, the time being the certificate's start in UTC, in seconds since 1970.
+fn pair_path(not_before: i64) -> PathBuf {
+    // X.509 knows the last day of the year 9999, which a `Timestamp` does not.
+    let start = Timestamp::from_second(not_before).unwrap_or(Timestamp::MAX);
+    Path::new(PKI_DIR).join(format!("kubelet-client-{}.pem", start.strftime("%Y-%m-%d-%H-%M-%S")))
 }
 
 /// Certificates, leaf first, then the key: the kubelet's file store.
@@ -140,23 +141,6 @@ fn pair_content(chain: &[Certificate], key: &ClientKey) -> Zeroizing<String> {
 fn now_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Year, month, day, hour, minute, second in UTC of seconds since 1970.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(seconds: i64) -> (i64, i64, i64, i64, i64, i64) {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day, rest / 3_600, rest % 3_600 / 60, rest % 60)
 }
 
 #[cfg(test)]

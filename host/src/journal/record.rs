@@ -38,6 +38,8 @@ pub(super) enum What {
     Run(Run),
     /// The trusted cluster.
     Cluster(BoundCluster),
+    /// A plugin answers the checks. No effect: there is nothing to undo.
+    Plugin(UsedPlugin),
     /// An effect is about to be made.
     Intent(Effect),
     /// It was made.
@@ -82,6 +84,19 @@ pub struct BoundCluster {
     pub certificates: BTreeSet<String>,
 }
 
+/// A plugin whose checks a run asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedPlugin {
+    /// As the operator named it.
+    pub name: String,
+    /// Of its manifest; `0` without one.
+    #[serde(rename = "pluginVersion")] // `version` is the format's: see `parse`.
+    pub version: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+}
+
 /// SHA-256 of each certificate in a bundle; of the text where there is none.
 pub(super) fn certificate_digests(pem: &str) -> BTreeSet<String> {
     let digests: BTreeSet<String> = CertificateDer::pem_slice_iter(pem.as_bytes())
@@ -120,6 +135,8 @@ pub struct Record {
     pub run: Option<Run>,
     /// The cluster, once known.
     pub cluster: Option<BoundCluster>,
+    /// The latest of each name, in the order of their first use.
+    pub plugins: Vec<UsedPlugin>,
     /// In the order of their intents.
     pub effects: Vec<Recorded>,
     /// The join ended well and nothing began since.
@@ -219,6 +236,10 @@ impl Record {
                 self.resetting = false;
             }
             What::Cluster(cluster) => self.cluster = Some(cluster),
+            What::Plugin(used) => match self.plugins.iter_mut().find(|other| other.name == used.name) {
+                Some(other) => *other = used,
+                None => self.plugins.push(used),
+            },
             What::Intent(effect) => {
                 self.finished = false;
                 self.effects.push(Recorded { seq: line.seq, effect, state: State::Intended });

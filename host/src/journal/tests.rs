@@ -75,6 +75,40 @@ fn a_second_run_reads_what_the_first_one_did() {
 }
 
 #[test]
+fn a_plugin_has_its_line_before_the_first_effect_and_again_only_with_another_digest() {
+    let root = tempfile::tempdir().unwrap();
+    let used = |version: &str, digest: &str| UsedPlugin {
+        name: "preflight-node".into(),
+        version: version.into(),
+        digest: format!("sha256:{digest}"),
+    };
+    let join = |plugin: UsedPlugin, effect: Option<Effect>| {
+        let journal = open(root.path());
+        // Each stage of checks says it.
+        journal.use_plugin(plugin.clone());
+        journal.use_plugin(plugin);
+        if let Some(effect) = effect {
+            let entry = journal.intend(effect).unwrap();
+            journal.complete(entry).unwrap();
+            journal.finish().unwrap();
+        }
+    };
+    join(used("1", "aa"), None);
+    assert!(!locate(root.path(), STATE_DIRECTORY).exists(), "checks that fail leave nothing");
+    join(used("1", "aa"), Some(file("/a", b"")));
+    join(used("1", "aa"), Some(file("/b", b"")));
+    join(used("2", "bb"), Some(file("/c", b"")));
+    let lines: Vec<serde_json::Value> =
+        text(root.path()).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    let first = ["run", "plugin", "intent", "done", "finished"];
+    let same = ["run", "intent", "done", "finished"];
+    assert_eq!(kinds, [&first[..], &same, &first].concat());
+    assert_eq!(lines[1]["digest"], "sha256:aa");
+    assert_eq!(Record::load(root.path()).unwrap().unwrap().plugins, [used("2", "bb")]);
+}
+
+#[test]
 fn open_intents_are_settled_by_what_is_on_the_disk() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("made"), "made").unwrap();

@@ -1,6 +1,8 @@
 //! A machine for tests: its units and its kubelet do what the test says.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use futures::future::{BoxFuture, ready};
@@ -84,4 +86,23 @@ impl Machine for StubMachine {
         let next = if healths.len() > 1 { healths.remove(0) } else { healths[0] };
         Box::pin(ready(next.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())))
     }
+}
+
+/// Every path below a directory with type, mode and content.
+pub(crate) fn tree(directory: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = std::fs::symlink_metadata(&path).unwrap();
+            if metadata.is_dir() {
+                open.push(path.clone());
+            }
+            let content = if metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+            all.push((path, metadata.mode(), content));
+        }
+    }
+    all.sort();
+    all
 }

@@ -1,61 +1,18 @@
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::stub::{StubMachine, tree};
 use super::*;
 use crate::error::Diagnose;
 use crate::journal::State;
 
-/// A machine without an init system.
-struct Bare;
-
-impl Machine for Bare {
-    fn hostname(&self) -> Result<String, NodeError> {
-        Ok("n2".into())
-    }
-
-    fn unit<'a>(&'a self, _: UnitAction, _: &'a str) -> BoxFuture<'a, Result<(), NodeError>> {
-        Box::pin(async { Err(NodeError::NoInit) })
-    }
-
-    fn unit_state<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<UnitState, NodeError>> {
-        Box::pin(async { Err(NodeError::NoInit) })
-    }
-
-    fn unit_log<'a>(&'a self, _: &'a str, _: usize) -> BoxFuture<'a, Vec<String>> {
-        Box::pin(async { Vec::new() })
-    }
-
-    fn healthz<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u16, io::Error>> {
-        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
-    }
-}
-
 fn node(root: &Path) -> Node {
-    Node::new(root.to_owned(), Arc::new(Bare), Arc::new(Journal::in_memory()))
+    Node::new(root.to_owned(), Arc::new(StubMachine::default()), Arc::new(Journal::in_memory()))
 }
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-/// Every path below a directory with type, mode and content.
-fn tree(directory: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
-    let mut all = Vec::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = std::fs::symlink_metadata(&path).unwrap();
-            if metadata.is_dir() {
-                open.push(path.clone());
-            }
-            let content = if metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
-            all.push((path, metadata.mode(), content));
-        }
-    }
-    all.sort();
-    all
 }
 
 #[test]
@@ -199,7 +156,7 @@ async fn a_dry_run_changes_nothing_and_its_later_reads_see_what_would_be() {
     std::fs::write(root.path().join("etc/old"), "old").unwrap();
     let before = tree(root.path());
     let plan = Arc::new(Plan::default());
-    let node = Node::planning(root.path().to_owned(), Arc::new(Bare), plan.clone());
+    let node = Node::planning(root.path().to_owned(), Arc::new(StubMachine::default()), plan.clone());
     assert_eq!(node.ensure_file(Path::new("/etc/new"), b"new", 0o600).unwrap(), Change::Made);
     assert_eq!(node.ensure_file(Path::new("/etc/new"), b"new", 0o600).unwrap(), Change::Unchanged);
     assert_eq!(node.ensure_file(Path::new("/etc/old"), b"old", 0o600).unwrap(), Change::Unchanged);
@@ -234,9 +191,9 @@ async fn a_secret_file_leaves_nothing_of_itself_in_record_plan_or_debug() {
     let root = tempfile::tempdir().unwrap();
     let header = crate::journal::Header { node_name: "n2".into(), endpoint: "e".into(), arguments: String::new() };
     let journal = Arc::new(Journal::open(root.path(), header).unwrap());
-    let real = Node::new(root.path().to_owned(), Arc::new(Bare), journal.clone());
+    let real = Node::new(root.path().to_owned(), Arc::new(StubMachine::default()), journal.clone());
     let plan = Arc::new(Plan::default());
-    let planning = Node::planning(root.path().to_owned(), Arc::new(Bare), plan.clone());
+    let planning = Node::planning(root.path().to_owned(), Arc::new(StubMachine::default()), plan.clone());
     for node in [planning, real] {
         node.ensure_file(Path::new("/etc/secret"), b"token: canary", 0o600).unwrap();
         node.ensure_file(Path::new("/etc/secret"), b"token: canary2", 0o600).unwrap();

@@ -1,11 +1,10 @@
 use std::io::Cursor;
-use std::os::unix::fs::MetadataExt;
 
 use super::*;
 use crate::config::IgnoredChecks;
 use crate::join::kubelet_start::KUBELET_DIRECTORY;
 use crate::journal::{Effect, Header};
-use crate::node::stub::StubMachine;
+use crate::node::stub::{StubMachine, tree};
 use crate::node::{Node, UnitAction};
 
 fn settings(root: &Path) -> ResetSettings {
@@ -27,25 +26,6 @@ async fn reset(settings: &ResetSettings) -> Result<Vec<&'static str>, ResetError
     let machine = Arc::new(StubMachine::default());
     run(settings, machine.clone(), &Dialer::Tcp, &Reporter::new(Format::Json, false)).await?;
     Ok(machine.actions())
-}
-
-/// Every path below a directory with mode and content.
-fn tree(directory: &Path) -> Vec<(PathBuf, u32, String)> {
-    let mut all = Vec::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = std::fs::symlink_metadata(&path).unwrap();
-            if metadata.is_dir() {
-                open.push(path.clone());
-            }
-            let content = if metadata.is_file() { std::fs::read_to_string(&path).unwrap() } else { String::new() };
-            all.push((path, metadata.mode(), content));
-        }
-    }
-    all.sort();
-    all
 }
 
 /// A machine with an empty kubelet directory and a file of the operator's.

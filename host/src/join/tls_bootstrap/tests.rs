@@ -593,10 +593,16 @@ async fn a_repeated_request_is_recorded_once() {
 }
 
 #[test]
-fn dates_are_those_of_the_calendar() {
-    assert_eq!(civil(0), (1970, 1, 1, 0, 0, 0));
-    assert_eq!(civil(1_709_208_000), (2024, 2, 29, 12, 0, 0));
-    assert_eq!(civil(4_102_444_799), (2099, 12, 31, 23, 59, 59));
+fn the_pair_is_named_by_the_certificates_start() {
+    for (seconds, name) in [
+        (0, "1970-01-01-00-00-00"),
+        (1_709_208_000, "2024-02-29-12-00-00"),
+        (4_102_444_799, "2099-12-31-23-59-59"),
+        // The last second that X.509 can tell.
+        (253_402_300_799, "9999-12-30-22-00-00"),
+    ] {
+        assert_eq!(pair_path(seconds), Path::new(PKI_DIR).join(format!("kubelet-client-{name}.pem")));
+    }
 }
 
 #[tokio::test]
