@@ -85,7 +85,7 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
         ended => ended,
     };
     if extent == Extent::Everything && cx.node.plan().is_none() {
-        leave_result(&cx, run.csr_name(), ended.as_ref().map(|&()| ()));
+        leave_result(&cx, &run, ended.as_ref().map(|&()| ()));
     }
     ended?;
     let message = match (extent, cx.node.plan()) {
@@ -103,8 +103,9 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
 }
 
 /// Leaves `/run/mortise/result.json`. What it cannot tell is no reason to fail a join that succeeded.
-fn leave_result(cx: &JoinContext, csr_name: Option<&str>, ended: Result<(), &Failure>) {
-    let result = JoinResult::of(&cx.settings.node.name, csr_name, cx.reporter.elapsed(), ended);
+fn leave_result(cx: &JoinContext, run: &Run, ended: Result<(), &Failure>) {
+    let result = JoinResult::of(&cx.settings.node.name, run.csr_name(), cx.reporter.elapsed(), ended)
+        .without_walls(run.missing_walls());
     if let Err((path, error)) = result.write(cx.node.root()) {
         cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::plugin::walls::Walls;
+
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -61,6 +63,11 @@ pub enum Event {
         phase: Option<&'static str>,
         /// One line.
         message: String,
+    },
+    /// What stood around the plugins that ran. Told once.
+    Walls {
+        /// By name.
+        walls: Walls,
     },
     /// One preflight check ended.
     Check(crate::plugin::CheckResult),

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 mod bindings;
 mod broker;
+mod child;
 pub mod commands;
 mod compiler;
 mod confine;
@@ -17,20 +18,27 @@ mod error;
 pub mod files;
 pub mod grants;
 mod guest;
+#[cfg(feature = "faults")]
+mod intruder;
 mod judge;
 mod limits;
 mod manifest;
+mod namespaces;
 mod native;
+#[cfg(feature = "faults")]
+mod probe;
 mod process;
 mod report;
 mod runner;
 mod session;
 mod stage;
 mod stdio;
+mod syscalls;
+pub mod walls;
 mod wire;
 
 pub use error::{PluginError, Unfit};
-pub use process::{Launcher, run_as_helper};
+pub use process::{LaunchError, Launcher, run_as_helper};
 pub use stage::{CheckContext, PluginDigest, Plugins};
 
 /// When a check runs.

@@ -21,6 +21,20 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             let phase = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
             format!("{at}  {phase}warning: {}", printable(message))
         }
+        Event::Walls { walls } => {
+            let missing = walls.all_missing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            if missing.is_empty() && !verbose {
+                return None;
+            }
+            let standing = walls.standing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            match missing.is_empty() {
+                true => format!("{at}  [preflight] walls around plugins: {standing}"),
+                false if verbose => {
+                    format!("{at}  [preflight] warning: walls around plugins: {standing}; missing: {missing}")
+                }
+                false => format!("{at}  [preflight] warning: walls missing around plugins: {missing}"),
+            }
+        }
         Event::Check(check) => {
             if !verbose && matches!(check.status, CheckStatus::Passed | CheckStatus::Skipped) {
                 return None;

@@ -16,6 +16,7 @@ use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
 use super::process::Launcher;
 use super::report::CheckInfo;
 use super::session::{Session, StartError};
+use super::walls::Walls;
 use super::wire::{Export, LogLevel, Start};
 use super::{CheckResult, Stage, engine, judge, manifest};
 use crate::config::{IgnoredChecks, PluginSettings};
@@ -55,6 +56,8 @@ pub struct Plugins {
     plugins: Vec<Plugin>,
     context: CheckContext,
     launcher: Launcher,
+    /// Around every runner so far.
+    walls: Mutex<Walls>,
 }
 
 /// One plugin, ready to be run.
@@ -114,12 +117,17 @@ impl Plugins {
             let component = read(one)?;
             plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
         }
-        Ok(Self { plugins, context, launcher })
+        Ok(Self { plugins, context, launcher, walls: Mutex::default() })
     }
 
     /// Adds a parameter that became known, for example `cluster-version`.
     pub fn learn(&mut self, name: &str, value: impl Into<String>) {
         self.context.parameters.insert(name.into(), value.into());
+    }
+
+    /// What stood around every runner so far; nothing is known before the first stage.
+    pub fn walls(&self) -> Walls {
+        self.walls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The plugins, in order.
@@ -163,6 +171,7 @@ impl Plugins {
             Ok(session) => session,
             Err(failure) => return vec![tell(subject.not_started(failure))],
         };
+        self.walls.lock().unwrap_or_else(PoisonError::into_inner).merge(session.walls());
         let mut listed = None;
         session.call(&[Export::ListChecks], |_, ended| listed = Some(ended)).await;
         let checks = match listed.map(|ended| subject.listed(ended)) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::report::{CheckInfo, Report};
+use super::walls::Walls;
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 
 /// From the host.
@@ -73,7 +74,14 @@ impl Export {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum FromRunner {
-    /// The component is loaded and all walls stand. From the compiler: its output follows, of this length.
+    /// First of all: the walls stand, and nothing was read yet.
+    Confined {
+        /// The process that goes on behind them, when it is not the one that was started.
+        pid: Option<i32>,
+        /// Which of them.
+        walls: Walls,
+    },
+    /// The component is loaded and the last list stands. From the compiler: its output follows, of this length.
     Ready {
         /// Bytes after this frame.
         native_bytes: u64,
