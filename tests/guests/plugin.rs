@@ -140,12 +140,35 @@ impl Setup {
         self
     }
 
-    pub(crate) fn launcher(mut self, program: impl Into<PathBuf>) -> Self {
-        self.launcher = Launcher::at(program);
+    pub(crate) fn launcher(self, program: impl Into<PathBuf>) -> Self {
+        self.launched_by(Launcher::at(program))
+    }
+
+    pub(crate) fn launched_by(mut self, launcher: Launcher) -> Self {
+        self.launcher = launcher;
         self
     }
 
     pub(crate) fn prepare(&self) -> Result<Plugins, PluginError> {
+        self.prepare_beside(None)
+    }
+
+    /// With another plugin beside it, as its neighbour's setup names it.
+    fn prepare_beside(&self, neighbour: Option<&Self>) -> Result<Plugins, PluginError> {
+        let (own, _file) = self.as_configured("guest");
+        let mut all = vec![own];
+        let other = neighbour.map(|neighbour| neighbour.as_configured("neighbour"));
+        all.extend(other.iter().map(|(settings, _)| settings.clone()));
+        let context = CheckContext {
+            control_plane: false,
+            node_name: "n1".into(),
+            parameters: [("endpoint-host".to_owned(), "10.0.0.1".to_owned())].into(),
+        };
+        Plugins::prepare_with(self.launcher.clone(), false, &all, self.machine.clone(), context)
+    }
+
+    /// The component in a file, and what names it.
+    fn as_configured(&self, name: &str) -> (PluginSettings, tempfile::NamedTempFile) {
         let component = if self.manifest.is_empty() {
             self.component.clone()
         } else {
@@ -154,18 +177,19 @@ impl Setup {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, &component).unwrap();
         let settings = PluginSettings {
-            name: "guest".into(),
+            name: name.into(),
             path: file.path().to_owned(),
             digest: None,
             settings: self.settings.clone(),
             grants: self.grants.clone(),
         };
-        let context = CheckContext {
-            control_plane: false,
-            node_name: "n1".into(),
-            parameters: [("endpoint-host".to_owned(), "10.0.0.1".to_owned())].into(),
-        };
-        Plugins::prepare_with(self.launcher.clone(), false, &[settings], self.machine.clone(), context)
+        (settings, file)
+    }
+
+    /// Both plugins' results, this one's first.
+    pub(crate) async fn beside(&self, neighbour: &Self, stage: Stage) -> Vec<CheckResult> {
+        let plugins = self.prepare_beside(Some(neighbour)).unwrap_or_else(|error| panic!("{error}"));
+        plugins.run_stage(stage, &self.ignore, &Reporter::new(Format::Text, true)).await
     }
 
     pub(crate) async fn run(&self, stage: Stage) -> Vec<CheckResult> {
