@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use mortise::plugin::walls::{MissingWall, WallName};
 use rustix::process::Pid;
 use serde::Deserialize;
@@ -43,7 +44,7 @@ fn frame<T: serde::de::DeserializeOwned>(socket: &mut UnixStream) -> T {
 /// Starts one through this command, which gets the program and its arguments appended.
 fn probe(command: &mut Command) -> (std::process::Child, Probe) {
     let (mut socket, theirs) = UnixStream::pair().unwrap();
-    let child = command.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn().unwrap();
+    let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let Greeting::Confined { pid, walls } = frame(&mut socket);
     let seen = frame(&mut socket);
@@ -80,6 +81,30 @@ impl Probe {
         }
     }
 
+    /// What is said to stand, does; what is said to be missing, is.
+    fn verify(&self) {
+        let errno = |errno: i32| -i64::from(errno);
+        self.assert(WallName::PidNamespace, "own number", 1);
+        self.assert(WallName::MountNamespace, "look at a file of the machine", errno(libc::ENOENT));
+        self.assert(WallName::MountNamespace, "write to the root", errno(libc::EROFS));
+        self.assert(WallName::Landlock, "list the root", errno(libc::EACCES));
+        if kernel() >= (6, 7) {
+            self.assert(WallName::Landlock, "listen", errno(libc::EACCES));
+        }
+        self.assert(WallName::NetworkNamespace, "interfaces", 0);
+        self.assert(WallName::NetworkNamespace, "reach loopback", errno(libc::ENETUNREACH));
+        if self.stands(WallName::PidNamespace) {
+            assert_eq!(self.seen["processes in sight"], 0);
+        }
+        for (what, most) in
+            [("bytes of a file", 0), ("bytes of a core", 0), ("bytes of data", 4 << 30), ("seconds of computing", 900)]
+        {
+            assert_eq!(self.seen[what], most, "{what}");
+        }
+        // Copies of the socket up to the limit of 16; none takes one of the first three numbers.
+        assert_eq!(self.seen["descriptors"], 13);
+    }
+
     #[track_caller]
     fn assert(&self, wall: WallName, what: &str, expected: i64) {
         let found = self.seen[what];
@@ -88,32 +113,104 @@ impl Probe {
     }
 }
 
+/// Whether `unshare` gets namespaces, by its own means and with these options.
+fn can_unshare(options: &str) -> bool {
+    let output = Command::new("unshare").args([options, "true"]).output().unwrap();
+    output.status.success()
+}
+
+/// Whether the kernel has Landlock and it is switched on; nothing is restricted by asking.
+fn has_landlock() -> bool {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.handle_access(AccessFs::from_all(ABI::V1)).is_ok_and(|rules| rules.create().is_ok())
+}
+
+/// Where this machine gives less than all, tests of what it does not give prove nothing; so it is asked by other means.
+#[test]
+fn what_this_machine_allows_stands() {
+    let words = words();
+    let (mut child, probe) = probe(Command::new(&words[0]).args(&words[1..]));
+    let root = rustix::process::geteuid().is_root();
+    let namespaces = can_unshare(if root { "-nmpf" } else { "-Unmpf" });
+    for (wall, allowed) in [
+        (WallName::Process, true),
+        (WallName::Uid, root),
+        (WallName::NoNewPrivs, true),
+        (WallName::NetworkNamespace, namespaces),
+        (WallName::MountNamespace, namespaces),
+        (WallName::PidNamespace, namespaces),
+        (WallName::Landlock, has_landlock()),
+        (WallName::Seccomp, true),
+        (WallName::ResourceLimits, true),
+    ] {
+        assert!(probe.stands(wall) || !allowed, "{:?}", probe.missing);
+    }
+    probe.end(&mut child);
+}
+
 #[test]
 fn each_wall_holds_alone_or_is_reported_missing() {
     let words = words();
     let (mut child, probe) = probe(Command::new(&words[0]).args(&words[1..]));
-    let errno = |errno: i32| -i64::from(errno);
-    probe.assert(WallName::PidNamespace, "own number", 1);
-    probe.assert(WallName::MountNamespace, "look at a file of the machine", errno(libc::ENOENT));
-    probe.assert(WallName::MountNamespace, "write to the root", errno(libc::EROFS));
-    probe.assert(WallName::Landlock, "list the root", errno(libc::EACCES));
-    if kernel() >= (6, 7) {
-        probe.assert(WallName::Landlock, "listen", errno(libc::EACCES));
-    }
-    probe.assert(WallName::NetworkNamespace, "interfaces", 0);
-    probe.assert(WallName::NetworkNamespace, "reach loopback", errno(libc::ENETUNREACH));
-    if probe.stands(WallName::PidNamespace) {
-        assert_eq!(probe.seen["processes in sight"], 0);
-    }
-    for (what, most) in
-        [("bytes of a file", 0), ("bytes of a core", 0), ("bytes of data", 4 << 30), ("seconds of computing", 900)]
-    {
-        assert_eq!(probe.seen[what], most, "{what}");
-    }
-    // Copies of the socket up to the limit of 16; none takes one of the first three numbers.
-    assert_eq!(probe.seen["descriptors"], 13);
-    assert_eq!(probe.stands(WallName::Uid), rustix::process::geteuid().is_root());
+    probe.verify();
     probe.end(&mut child);
+}
+
+/// Where no namespace can be had and no user is known but one; what is left are Landlock and what always stands.
+fn limited() -> Option<Command> {
+    if !can_unshare("-Ur") {
+        eprintln!("this machine gives no user namespace, so that none can be limited either");
+        return None;
+    }
+    let script = "for kind in net mnt pid user; do echo 0 > /proc/sys/user/max_${kind}_namespaces || exit 1; done; \
+                  exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-Ur", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_mortise")]);
+    Some(command)
+}
+
+const MISSING: [WallName; 4] =
+    [WallName::Uid, WallName::NetworkNamespace, WallName::MountNamespace, WallName::PidNamespace];
+
+#[test]
+fn what_the_kernel_refuses_is_missing_and_said_so() {
+    let Some(mut command) = limited() else { return };
+    let (mut child, probe) = probe(command.args(["__probe", &UID.to_string()]));
+    for wall in MISSING {
+        let missing = probe.missing.iter().find(|missing| missing.name == wall);
+        let reason = &missing.unwrap_or_else(|| panic!("{wall} stands")).reason;
+        assert!(reason.contains("refused") || reason.contains("_namespaces` is reached"), "{reason}");
+    }
+    assert!(probe.stands(WallName::Seccomp));
+    probe.verify();
+    probe.end(&mut child);
+}
+
+#[test]
+fn the_version_and_the_checks_tell_what_is_missing() {
+    let Some(mut command) = limited() else { return };
+    let output = command.args(["version", "-o", "json"]).output().unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for wall in WallName::ALL {
+        let expected = if MISSING.contains(&wall) { "missing" } else { "up" };
+        if wall != WallName::Landlock {
+            assert_eq!(version["walls"][wall.as_str()]["state"], expected, "{version:#}");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_str().unwrap();
+    let preflight = |words: &[&str]| {
+        let mut command = limited().unwrap();
+        command.args(["preflight", "--cri-socket", "unix:///nowhere", "--root", root]).args(words).output().unwrap()
+    };
+    let text = String::from_utf8(preflight(&[]).stderr).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("walls missing around plugins")).collect();
+    let [told] = told.as_slice() else { panic!("{text}") };
+    assert!(told.contains("`pid-namespace` (the limit `user.max_pid_namespaces` is reached)"), "{told}");
+    let events = String::from_utf8(preflight(&["-o", "json"]).stdout).unwrap();
+    let mut events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let walls = events.find(|event| event["event"] == "walls").unwrap();
+    assert_eq!(walls["walls"]["network-namespace"]["state"], "missing", "{walls}");
 }
 
 /// Here nobody reads the socket, and its other end stays open: what ends the process is the end of its parent.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use mortise::plugin::{Answer, CheckResult, CheckStatus, Stage};
 
 use crate::plugin::{Setup, guest};
+use crate::unfit::small;
 
 /// What ends the process: nobody honest tries it.
 const DEADLY: &[i64] = &[
@@ -123,7 +124,7 @@ const REACHABLE: [i64; 29] = [
 const REFUSED: i64 = -(libc::EPERM as i64);
 
 async fn intrude(deed: &str) -> CheckResult {
-    result(&Setup::new(guest()).setting("intruder", deed)).await
+    result(&Setup::new(&small()).setting("intruder", deed)).await
 }
 
 async fn result(setup: &Setup) -> CheckResult {
@@ -243,8 +244,16 @@ async fn requests_that_the_protocol_does_not_allow_end_it() {
 
 #[tokio::test]
 async fn silence_ends_it() {
-    // A thread that waits at the socket keeps it open after it was closed.
-    for deed in ["half-a-frame", "spin", "close"] {
+    for deed in ["half-a-frame", "spin"] {
         ends(deed, "deadline", "ms of silence").await;
     }
+}
+
+/// A thread of the runner that waits at the socket keeps it open until its next look.
+#[tokio::test]
+async fn a_closed_socket_ends_it_now_or_at_the_deadline() {
+    let result = intrude("close").await;
+    assert_eq!(result.status, CheckStatus::Failed);
+    let Answer::Broke { reason } = &result.answer else { panic!("{result:#?}") };
+    assert!(["crash", "deadline"].contains(&reason.as_str()), "{result:#?}");
 }

@@ -36,18 +36,25 @@ impl Namespaces {
 
 /// Enters all three. Needs `CAP_SYS_ADMIN`, be it in a user namespace.
 pub(super) fn enter() -> Namespaces {
-    let unshare = |flag| native::unshare(flag).map_err(|error| format!("the kernel refused it: {error}"));
     Namespaces {
-        network: unshare(UnshareFlags::NEWNET),
-        mount: unshare(UnshareFlags::NEWNS).and_then(|()| empty_root()),
-        pid: unshare(UnshareFlags::NEWPID),
+        network: unshare(UnshareFlags::NEWNET, "net"),
+        mount: unshare(UnshareFlags::NEWNS, "mnt").and_then(|()| empty_root()),
+        pid: unshare(UnshareFlags::NEWPID, "pid"),
     }
 }
 
 /// Enters a user namespace, where an ordinary user may enter the others. No user is mapped into it: nothing here acts as
 /// one.
 pub(super) fn enter_user() -> Standing {
-    native::unshare(UnshareFlags::NEWUSER).map_err(|error| format!("no user namespace for an ordinary user: {error}"))
+    unshare(UnshareFlags::NEWUSER, "user").map_err(|error| format!("a user namespace would take it: {error}"))
+}
+
+/// `kind` is the kernel's own word.
+fn unshare(flag: UnshareFlags, kind: &str) -> Standing {
+    native::unshare(flag).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSPC) => format!("the limit `user.max_{kind}_namespaces` is reached"),
+        _ => format!("the kernel refused it: {error}"),
+    })
 }
 
 /// Makes an empty read-only directory the root, and the machine's files unreachable.

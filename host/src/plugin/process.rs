@@ -137,9 +137,8 @@ impl Launcher {
         if let Some(pid) = pid {
             let number = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
             let pid = number.ok_or_else(|| LaunchError::Protocol(format!("no process has the number {pid}")))?;
-            let inner = Child::adopt(pid, OnDrop::Kill).map_err(LaunchError::Start)?;
-            let mut outer = std::mem::replace(&mut helper.child, inner);
-            outer.wait().await.map_err(LaunchError::Start)?;
+            // The first process has nothing left to do; dropped, it is reaped without anybody waiting.
+            helper.child = Child::adopt(pid, OnDrop::Kill).map_err(LaunchError::Start)?;
         }
         let missing = walls.missing(&self.required);
         if !missing.is_empty() {
