@@ -96,9 +96,15 @@ impl Probe {
         if self.stands(WallName::PidNamespace) {
             assert_eq!(self.seen["processes in sight"], 0);
         }
-        for (what, most) in
-            [("bytes of a file", 0), ("bytes of a core", 0), ("bytes of data", 4 << 30), ("seconds of computing", 900)]
-        {
+        for (what, most) in [
+            ("traceable", 0),
+            ("bytes of a file", 0),
+            ("bytes of a core", 0),
+            ("bytes of locked memory", 0),
+            ("bytes of message queues", 0),
+            ("bytes of data", 4 << 30),
+            ("seconds of computing", 900),
+        ] {
             assert_eq!(self.seen[what], most, "{what}");
         }
         // Copies of the socket up to the limit of 16; none takes one of the first three numbers.
@@ -153,6 +159,18 @@ fn each_wall_holds_alone_or_is_reported_missing() {
     let words = words();
     let (mut child, probe) = probe(Command::new(&words[0]).args(&words[1..]));
     probe.verify();
+    probe.end(&mut child);
+}
+
+#[test]
+fn groups_of_the_host_are_not_passed_on() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can give a process more groups");
+        return;
+    }
+    let (mut child, probe) = probe(Command::new("setpriv").args(["--groups", "4242,4243"]).args(words()));
+    let pid = probe.pid.unwrap_or(child.id());
+    assert_eq!(status(&PathBuf::from(format!("/proc/{pid}")))["Groups"], "");
     probe.end(&mut child);
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use rustix::fs::StatVfsMountFlags;
-use rustix::process::{Pid, Resource};
+use rustix::process::{DumpableBehavior, Pid, Resource};
 
 use super::confine::{self, HelperUid};
 use super::wire;
@@ -59,6 +59,15 @@ fn seen(socket: &UnixStream) -> BTreeMap<&'static str, i64> {
         ("reach loopback", ended(UdpSocket::bind(any).and_then(|socket| socket.connect("127.0.0.1:9")))),
         ("listen", ended(TcpListener::bind(any))),
         ("descriptors", count((0..MANY).map_while(|_| socket.try_clone().ok()).collect::<Vec<_>>().len())),
+        (
+            "traceable",
+            match rustix::process::dumpable_behavior() {
+                Ok(DumpableBehavior::NotDumpable) => 0,
+                _ => 1,
+            },
+        ),
+        ("bytes of locked memory", limit(Resource::Memlock)),
+        ("bytes of message queues", limit(Resource::Msgqueue)),
         ("bytes of a file", limit(Resource::Fsize)),
         ("bytes of a core", limit(Resource::Core)),
         ("bytes of data", limit(Resource::Data)),
