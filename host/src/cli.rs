@@ -13,9 +13,11 @@ use crate::config::{PluginFlag, hide_tokens};
 use crate::output::Format;
 
 mod join;
+mod plugin;
 mod values;
 
 pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
+pub use plugin::{PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -84,6 +86,9 @@ pub enum Command {
     ///
     /// Exits with 1 where they differ.
     Verify(VerifyArgs),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Try a join without a cluster
     #[command(subcommand)]
     Sandbox(SandboxCommand),

@@ -20,9 +20,11 @@ use crate::plugin::{CheckContext, Launcher, Plugins};
 use crate::result::JoinResult;
 
 mod machine;
+mod plugin;
 mod sandbox;
 
 pub use machine::{reset, verify};
+pub use plugin::plugin;
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.

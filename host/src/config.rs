@@ -27,7 +27,7 @@ mod yaml;
 
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
-pub use join_plugins::{PluginFlag, sandbox_plugins};
+pub use join_plugins::{PluginFlag, configured_plugins, grants_of_flags, sandbox_plugins};
 pub use phases::{Command, PHASES, PhaseName};
 pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
 pub use yaml::Place;

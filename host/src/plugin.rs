@@ -17,6 +17,7 @@ mod error;
 pub mod files;
 pub mod grants;
 mod guest;
+mod inspect;
 mod judge;
 mod limits;
 mod manifest;
@@ -30,6 +31,7 @@ mod stdio;
 mod wire;
 
 pub use error::{PluginError, Unfit};
+pub use inspect::{Inspection, inspect};
 pub use process::{Launcher, run_as_helper};
 pub use stage::{CheckContext, PluginDigest, Plugins};
 

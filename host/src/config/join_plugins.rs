@@ -130,8 +130,22 @@ fn of_flag(flag: &PluginFlag) -> Result<PluginSettings, ConfigError> {
     Ok(PluginSettings { name, path: flag.path.clone(), digest: None, settings: serde_json::Map::new(), grants })
 }
 
-/// What all the flags allow together.
-fn grants_of_flags(flags: &[String]) -> Result<Grants, ConfigError> {
+/// The plugins that `/etc/mortise/conf.d` below `root` configures.
+///
+/// # Errors
+///
+/// Everything that is wrong with the files there.
+pub fn configured_plugins(root: &Path) -> Result<Vec<PluginSettings>, ConfigError> {
+    let loaded = super::file::load_conf_d(root, super::reader::UnknownFields::Refuse)?;
+    Ok(loaded.into_iter().flat_map(|it| it.plugins.plugins).collect())
+}
+
+/// What all the `--grant`s allow together.
+///
+/// # Errors
+///
+/// The first one that does not parse.
+pub fn grants_of_flags(flags: &[String]) -> Result<Grants, ConfigError> {
     let mut grants = Grants::default();
     for flag in flags {
         let more = Grants::parse_flag(flag).map_err(|error| ConfigError::Field {

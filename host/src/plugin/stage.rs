@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ impl Plugins {
             if plugins.iter().any(|other| other.name == one.name) {
                 return Err(PluginError::Twice { plugin: one.name.clone() });
             }
-            let component = read(one)?;
+            let component = read(&one.name, &one.path)?;
             plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
         }
         Ok(Self { plugins, context, launcher })
@@ -293,8 +294,8 @@ impl Plugin {
 }
 
 /// The component's file, read once: these bytes are inspected, compiled and run.
-fn read(settings: &PluginSettings) -> Result<Arc<[u8]>, PluginError> {
-    let (plugin, path) = (settings.name.clone(), settings.path.clone());
+pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
+    let (plugin, path) = (name.to_owned(), path.to_owned());
     let open = || {
         let file = std::fs::File::open(&path)?;
         if !file.metadata()?.is_file() {
@@ -321,7 +322,7 @@ fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
     }
 }
 
-fn digest(component: &[u8]) -> String {
+pub(super) fn digest(component: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, component);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")

@@ -1,0 +1,62 @@
+//! Flags of `mortise plugin …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::OutputFormat;
+
+/// What to do with a plugin.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Show what a plugin is, what it wants and why, without running it
+    Inspect(PluginInspectArgs),
+    /// Ask about grants
+    #[command(subcommand)]
+    Grants(PluginGrantsCommand),
+}
+
+impl PluginCommand {
+    /// Form of the output.
+    pub fn output(&self) -> OutputFormat {
+        match self {
+            Self::Inspect(args) => args.output,
+            Self::Grants(PluginGrantsCommand::Explain(args)) => args.output,
+        }
+    }
+}
+
+/// Flags of `plugin inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginInspectArgs {
+    /// A component's file, or the name of a plugin that is configured in /etc/mortise/conf.d
+    #[arg(value_name = "FILE.wasm|NAME")]
+    pub plugin: PathBuf,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// What to ask about grants.
+#[derive(Debug, Subcommand)]
+pub enum PluginGrantsCommand {
+    /// List what a plugin could reach on this machine now
+    ///
+    /// With --grant: if these grants were given, and no others. Without: with what is configured for a plugin that is
+    /// named, and with everything its manifest asks for where a file is given. Runs nothing of the plugin.
+    Explain(PluginExplainArgs),
+}
+
+/// Flags of `plugin grants explain`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginExplainArgs {
+    /// A component's file, or the name of a plugin that is configured in /etc/mortise/conf.d
+    #[arg(value_name = "FILE.wasm|NAME")]
+    pub plugin: PathBuf,
+    /// What the plugin may use; may be repeated
+    #[arg(long = "grant", value_name = "KIND=VALUE|FILE.yaml")]
+    pub grants: Vec<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
