@@ -74,7 +74,7 @@ impl Diagnose for PluginRunError {
 /// # Errors
 ///
 /// A plugin that cannot be used; checks that fail; an answer that is none.
-pub async fn plugin_run(
+pub(super) async fn plugin_run(
     args: PluginRunArgs,
     root: &Path,
     environment: Environment,
