@@ -17,7 +17,7 @@ mod plugin;
 mod values;
 
 pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
-pub use plugin::{PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs};
+pub use plugin::{CheckStage, PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs, PluginRunArgs};
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -21,10 +21,12 @@ use crate::result::JoinResult;
 
 mod machine;
 mod plugin;
+mod plugin_run;
 mod sandbox;
 
 pub use machine::{reset, verify};
 pub use plugin::plugin;
+pub use plugin_run::PluginRunError;
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.

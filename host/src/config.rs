@@ -160,6 +160,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+impl std::str::FromStr for Endpoint {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        endpoint::parse(text)
+    }
+}
+
 impl Endpoint {
     /// The host as an IP address, when it is a literal.
     pub fn ip(&self) -> Option<IpAddr> {

@@ -61,7 +61,7 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
             block_on(commands::reset(settings, reporter))
         }
         Command::Verify(_) => block_on(commands::verify(&root, reporter)),
-        Command::Plugin(plugin) => commands::plugin(plugin, &root),
+        Command::Plugin(plugin) => block_on(commands::plugin(plugin, &root, environment, reporter)),
         Command::Sandbox(SandboxCommand::Join(join)) => {
             block_on(commands::sandbox_join(join, cli.common.root.is_some().then_some(root), environment, reporter))
         }

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+mod answers;
+mod ask;
 mod bindings;
 mod broker;
 pub mod commands;
@@ -14,11 +16,14 @@ mod confine;
 mod convert;
 mod engine;
 mod error;
+mod exports;
 pub mod files;
 pub mod grants;
 mod guest;
+mod hook;
 mod inspect;
 mod judge;
+mod kind;
 mod limits;
 mod manifest;
 mod native;
@@ -26,13 +31,21 @@ mod process;
 mod report;
 mod runner;
 mod session;
+mod shown;
+mod source;
 mod stage;
 mod stdio;
 mod wire;
 
+pub use answers::Verdict;
+pub use ask::{AskError, Asked, EndingKind};
 pub use error::{PluginError, Unfit};
+pub use hook::Judgement;
 pub use inspect::{Inspection, inspect};
+pub use kind::Kind;
 pub use process::{Launcher, run_as_helper};
+pub use shown::ShownAnswer;
+pub use source::{FoundCluster, FoundCredential, FoundSecret, FoundTrust};
 pub use stage::{CheckContext, PluginDigest, Plugins};
 
 /// When a check runs.

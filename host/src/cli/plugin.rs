@@ -11,6 +11,10 @@ use super::OutputFormat;
 pub enum PluginCommand {
     /// Show what a plugin is, what it wants and why, without running it
     Inspect(PluginInspectArgs),
+    /// Run a plugin of any kind on this machine and print its answer
+    ///
+    /// It runs as in a join or in the approver: same walls, same limits, and no more than the grants given here.
+    Run(PluginRunArgs),
     /// Ask about grants
     #[command(subcommand)]
     Grants(PluginGrantsCommand),
@@ -21,6 +25,7 @@ impl PluginCommand {
     pub fn output(&self) -> OutputFormat {
         match self {
             Self::Inspect(args) => args.output,
+            Self::Run(args) => args.output,
             Self::Grants(PluginGrantsCommand::Explain(args)) => args.output,
         }
     }
@@ -32,6 +37,54 @@ pub struct PluginInspectArgs {
     /// A component's file, or the name of a plugin that is configured in /etc/mortise/conf.d
     #[arg(value_name = "FILE.wasm|NAME")]
     pub plugin: PathBuf,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// When a check runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum CheckStage {
+    /// Before the cluster is contacted
+    #[default]
+    Node,
+    /// When the cluster's configuration is known
+    Cluster,
+    /// When the node has joined
+    Joined,
+}
+
+impl From<CheckStage> for crate::plugin::Stage {
+    fn from(stage: CheckStage) -> Self {
+        match stage {
+            CheckStage::Node => Self::Node,
+            CheckStage::Cluster => Self::Cluster,
+            CheckStage::Joined => Self::Joined,
+        }
+    }
+}
+
+/// Flags of `plugin run`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginRunArgs {
+    /// A component's file
+    #[arg(value_name = "FILE.wasm")]
+    pub plugin: PathBuf,
+    /// What the plugin may use; may be repeated
+    #[arg(long = "grant", value_name = "KIND=VALUE|FILE.yaml")]
+    pub grants: Vec<String>,
+    /// The plugin's settings: a mapping in YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Run the checks of this stage
+    #[arg(long, value_enum, default_value_t)]
+    pub stage: CheckStage,
+    /// Name that the Node would have; unset: the host name
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// As if the machine was to become a control plane
+    #[arg(long)]
+    pub control_plane: bool,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,

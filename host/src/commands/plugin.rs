@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::plugin_run::plugin_run;
 use crate::cli::{OutputFormat, PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs};
-use crate::config::{self, PluginSettings};
+use crate::config::{self, Environment, PluginSettings};
 use crate::error::Failure;
+use crate::output::Reporter;
 use crate::plugin::grants::Grants;
 use crate::plugin::{Inspection, inspect};
 
@@ -12,10 +14,16 @@ use crate::plugin::{Inspection, inspect};
 ///
 /// # Errors
 ///
-/// A file that is no plugin, or configuration that does not fit.
-pub fn plugin(command: PluginCommand, root: &Path) -> Result<(), Failure> {
+/// A file that is no plugin, or configuration that does not fit; see [`plugin_run`].
+pub async fn plugin(
+    command: PluginCommand,
+    root: &Path,
+    environment: Environment,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
     match command {
         PluginCommand::Inspect(args) => show(&args, root),
+        PluginCommand::Run(args) => plugin_run(args, root, environment, reporter).await,
         PluginCommand::Grants(PluginGrantsCommand::Explain(args)) => explain(args, root),
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             format!("{at}  [{plugin}] {level}: {message}")
         }
         // Printed by `main`, once.
-        Event::Error { .. } | Event::Sandbox { .. } => return None,
+        Event::Error { .. } | Event::Sandbox { .. } | Event::PluginAnswer { .. } => return None,
         Event::Finished { message, .. } => format!("{at}  {message}"),
     })
 }

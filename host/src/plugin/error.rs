@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::grants::PatternError;
+use super::kind::Kind;
 use super::limits::COMPONENT_BYTES;
 use crate::error::{Diagnose, ExitCode};
 
@@ -63,6 +64,12 @@ pub enum PluginError {
         /// The name.
         plugin: String,
     },
+    /// No plugin of this name.
+    #[error("there is no plugin named `{plugin}`")]
+    Unknown {
+        /// The name.
+        plugin: String,
+    },
     /// Too long.
     #[error("plugin `{plugin}`: its settings are larger than 256 KiB")]
     Settings {
@@ -98,12 +105,18 @@ pub enum Unfit {
         own: &'static str,
     },
     /// Another kind of component.
-    #[error("of another world: it exports {found}; a preflight plugin exports `{expected}`")]
+    #[error("of another world: it exports {found}; {}", worlds())]
     World {
         /// Names, quoted.
         found: String,
-        /// The interface.
-        expected: &'static str,
+    },
+    /// A plugin of a kind that is not asked here.
+    #[error("a plugin of kind {found}; here one of kind `{wanted}` is needed")]
+    Kind {
+        /// Kinds, quoted.
+        found: String,
+        /// The kind.
+        wanted: Kind,
     },
     /// Of another version.
     #[error("it exports `{found}`; this host asks `{expected}`")]
@@ -129,6 +142,12 @@ pub enum Unfit {
     },
 }
 
+/// What plugins export.
+fn worlds() -> String {
+    let each = Kind::ALL.map(|kind| format!("a {kind} plugin exports `{}`", kind.interface()));
+    each.join(", ")
+}
+
 impl Diagnose for PluginError {
     fn code(&self) -> &'static str {
         match self {
@@ -137,6 +156,7 @@ impl Diagnose for PluginError {
             Self::Digest { .. } => "plugin-digest",
             Self::MissingGrants { .. } => "plugin-missing-grants",
             Self::Twice { .. } => "plugin-twice",
+            Self::Unknown { .. } => "plugin-unknown",
             Self::Settings { .. } => "plugin-settings",
             Self::Unfit { reason, .. } => match reason {
                 Unfit::NotWasm(_) => "plugin-not-wasm",
@@ -145,6 +165,7 @@ impl Diagnose for PluginError {
                 Unfit::Manifest(_) | Unfit::Pattern(_) => "plugin-manifest",
                 Unfit::MinHost { .. } => "plugin-min-host",
                 Unfit::World { .. } => "plugin-world",
+                Unfit::Kind { .. } => "plugin-kind",
                 Unfit::ExportVersion { .. } => "plugin-export-version",
                 Unfit::Import { .. } => "plugin-import",
                 Unfit::ImportVersion { .. } => "plugin-import-version",
@@ -168,6 +189,7 @@ impl Diagnose for PluginError {
             | Self::Read { .. }
             | Self::TooLarge { .. }
             | Self::Twice { .. }
+            | Self::Unknown { .. }
             | Self::Settings { .. } => None,
         }
     }

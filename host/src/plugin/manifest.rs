@@ -5,6 +5,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::error::Unfit;
 use super::grants::Grants;
+use super::kind::Kind;
 use super::limits::{GUEST_TIME, GUEST_TIME_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX};
 
 /// Custom section that holds the manifest, in the component or in a module inside it.
@@ -13,8 +14,6 @@ const SECTION: &str = "mortise:manifest";
 const SCHEMA: &str = "mortise.dev/plugin/v1alpha1";
 /// Largest manifest.
 const MANIFEST_BYTES: usize = 256 << 10;
-/// Interface a preflight plugin exports.
-const EXPORT: &str = "mortise:preflight/check@0.1.0";
 /// Interfaces this host answers, each in the version and those that are compatible with it.
 const IMPORTS: [(&str, &str); 7] = [
     ("mortise:host/", "0.1"),
@@ -35,7 +34,7 @@ pub(super) struct Manifest {
     pub(super) min_host: Option<String>,
     pub(super) id: String,
     pub(super) version: String,
-    pub(super) kind: String,
+    kind: String,
     #[serde(default)]
     #[expect(dead_code, reason = "checked to be a text; `plugin inspect` shows it")]
     title: String,
@@ -67,13 +66,15 @@ pub(super) struct Limits {
 pub(super) struct Inspected {
     /// None: the component has no manifest, and so gets no grants.
     pub(super) manifest: Option<Manifest>,
+    /// What it exports, in the order of [`Kind::ALL`]; at least one.
+    pub(super) kinds: Vec<Kind>,
     /// Of each linear memory.
     pub(super) memory_bytes: u64,
     /// Computing, per call.
     pub(super) guest_time: std::time::Duration,
 }
 
-/// Reads a component and checks that it is a preflight plugin this host can run.
+/// Reads a component and checks that it is a plugin this host can run.
 pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
     let found = scan(component)?;
     let manifest = match found.manifests.as_slice() {
@@ -81,7 +82,16 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
         [one] => Some(parse(one)?),
         _ => return Err(Unfit::Manifest("there are several".into())),
     };
-    verify_exports(&found.exports)?;
+    let kinds = kinds(&found.exports)?;
+    if let Some(manifest) = &manifest
+        && !kinds.iter().any(|kind| kind.name() == manifest.kind)
+    {
+        let kinds = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+        return Err(Unfit::Manifest(format!(
+            "its kind is `{}`, but by its exports the plugin is of kind {kinds}",
+            manifest.kind.escape_debug()
+        )));
+    }
     for import in &found.imports {
         verify_import(import)?;
     }
@@ -96,7 +106,7 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
         )));
     }
     let (memory_bytes, guest_time) = (memory.unwrap_or(MEMORY_BYTES), time.unwrap_or(GUEST_TIME));
-    Ok(Inspected { manifest, memory_bytes, guest_time })
+    Ok(Inspected { manifest, kinds, memory_bytes, guest_time })
 }
 
 #[derive(Default)]
@@ -164,8 +174,11 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
     if !name(&manifest.id) || !name(&manifest.version) {
         return Err(Unfit::Manifest("`id` and `version` are 1 to 128 characters of `[A-Za-z0-9._+-]`".into()));
     }
-    if manifest.kind != "preflight" {
-        return Err(Unfit::Manifest(format!("its kind is `{}`, not `preflight`", manifest.kind.escape_debug())));
+    if !Kind::ALL.iter().any(|kind| kind.name() == manifest.kind) {
+        return Err(Unfit::Manifest(format!(
+            "its kind is `{}`, not `preflight`, `discovery` or `approval`",
+            manifest.kind.escape_debug()
+        )));
     }
     let own = env!("CARGO_PKG_VERSION");
     if let Some(wanted) = &manifest.min_host {
@@ -184,17 +197,25 @@ fn numbers(version: &str) -> Option<[u32; 3]> {
     parts.next().is_none().then_some(numbers)
 }
 
-fn verify_exports(exports: &[&str]) -> Result<(), Unfit> {
-    let check = |export: &&&str| export.split('@').next() == EXPORT.split('@').next();
-    match exports.iter().find(check) {
-        Some(export) if compatible(export, "0.1") => Ok(()),
-        Some(export) => Err(Unfit::ExportVersion { found: shown(export), expected: EXPORT }),
-        None => {
-            let found = exports.iter().map(|export| format!("`{}`", shown(export))).collect::<Vec<_>>();
-            let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
-            Err(Unfit::World { found, expected: EXPORT })
+/// The kinds that a component's exports make it. A known interface in an unknown version is an error, so that half a
+/// plugin is never taken for a whole one.
+fn kinds(exports: &[&str]) -> Result<Vec<Kind>, Unfit> {
+    let mut kinds = Vec::new();
+    for kind in Kind::ALL {
+        let expected = kind.interface();
+        let same = |export: &&&str| export.split('@').next() == expected.split('@').next();
+        match exports.iter().find(same) {
+            Some(export) if compatible(export, "0.1") => kinds.push(kind),
+            Some(export) => return Err(Unfit::ExportVersion { found: shown(export), expected }),
+            None => {}
         }
     }
+    if kinds.is_empty() {
+        let found = exports.iter().map(|export| format!("`{}`", shown(export))).collect::<Vec<_>>();
+        let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
+        return Err(Unfit::World { found });
+    }
+    Ok(kinds)
 }
 
 fn verify_import(import: &str) -> Result<(), Unfit> {

@@ -13,6 +13,7 @@ use super::broker::Broker;
 use super::compiler::{self, CompileError};
 use super::error::{PluginError, Unfit};
 use super::grants::{Effective, Grants};
+use super::kind::Kind;
 use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
 use super::process::Launcher;
 use super::report::CheckInfo;
@@ -53,17 +54,18 @@ pub struct PluginDigest {
 
 /// All plugins of a join.
 pub struct Plugins {
-    plugins: Vec<Plugin>,
-    context: CheckContext,
-    launcher: Launcher,
+    pub(super) plugins: Vec<Plugin>,
+    pub(super) context: CheckContext,
+    pub(super) launcher: Launcher,
 }
 
 /// One plugin, ready to be run.
-struct Plugin {
+pub(super) struct Plugin {
     index: usize,
-    name: String,
+    pub(super) name: String,
     version: String,
     digest: String,
+    kinds: Vec<Kind>,
     builtin: bool,
     component: Arc<[u8]>,
     settings: String,
@@ -91,7 +93,7 @@ impl Plugins {
         Self::prepare_with(Launcher::default(), builtin, settings, facts, context)
     }
 
-    /// As [`Self::prepare`], with helpers started from elsewhere.
+    /// As [`Self::prepare`], with helpers started from elsewhere. All must be of kind [`Kind::Preflight`].
     ///
     /// # Errors
     ///
@@ -115,7 +117,32 @@ impl Plugins {
             let component = read(&one.name, &one.path)?;
             plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
         }
+        for plugin in &plugins {
+            plugin.verify_kind(Kind::Preflight)?;
+        }
         Ok(Self { plugins, context, launcher })
+    }
+
+    /// Reads, inspects and grants one plugin of whatever kind; runs nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError`] when it cannot be used.
+    pub fn prepare_one(
+        launcher: Launcher,
+        settings: &PluginSettings,
+        facts: Arc<dyn FactSource>,
+        context: CheckContext,
+    ) -> Result<Self, PluginError> {
+        let component = read(&settings.name, &settings.path)?;
+        let plugin = Plugin::new(0, &settings.name, component, Some(settings), &facts, &context)?;
+        Ok(Self { plugins: vec![plugin], context, launcher })
+    }
+
+    /// Of all plugins, in the order of [`Kind::ALL`].
+    pub fn kinds(&self) -> Vec<Kind> {
+        let has = |kind: &Kind| self.plugins.iter().any(|plugin| plugin.kinds.contains(kind));
+        Kind::ALL.into_iter().filter(has).collect()
     }
 
     /// Adds a parameter that became known, for example `cluster-version`.
@@ -237,6 +264,7 @@ impl Plugin {
             name: named(name),
             version,
             digest,
+            kinds: inspected.kinds,
             builtin: settings.is_none(),
             component,
             settings: json,
@@ -248,6 +276,20 @@ impl Plugin {
         })
     }
 
+    /// `name@version`.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// A plugin of another kind is not asked.
+    pub(super) fn verify_kind(&self, wanted: Kind) -> Result<(), PluginError> {
+        if self.kinds.contains(&wanted) {
+            return Ok(());
+        }
+        let found = self.kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+        Err(PluginError::Unfit { plugin: self.full_name(), reason: Unfit::Kind { found, wanted } })
+    }
+
     /// Whether an earlier stage showed that there is nothing to run.
     fn offers_nothing(&self, stage: Stage) -> bool {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +298,7 @@ impl Plugin {
 
     /// A runner for this plugin. The built-in one starts from the code this program carries; where that does not fit
     /// the CPU, or there is none, it is compiled like any other.
-    async fn start<'a>(
+    pub(super) async fn start<'a>(
         &'a self,
         launcher: &Launcher,
         context: &CheckContext,
