@@ -4,7 +4,7 @@
 //! that says so. A request that was denied makes an error of a check that would have passed, unless the manifest calls the
 //! grant optional. An ignored check only warns, whatever it is.
 
-use super::grants::Denial;
+use super::grants::{Denial, DeniedBy};
 use super::report::{CheckInfo, Report, verify_checks};
 use super::session::Ended;
 use super::wire::{Export, Outcome};
@@ -163,8 +163,10 @@ impl Subject<'_> {
 
 /// Adds the grant lines that were missing, as evidence and, where nothing better is known, as remedy.
 fn name_missing(finding: &mut Finding, missing: &[&Denial]) {
-    finding.evidence.extend(missing.iter().map(|denial| ("missing grant".into(), printable(&denial.line))));
-    let flags: Vec<&str> = missing.iter().filter(|it| it.wanted).filter_map(|it| it.flag.as_deref()).collect();
+    let lines = missing.iter().filter_map(|denial| denial.line.as_deref());
+    finding.evidence.extend(lines.map(|line| ("missing grant".into(), printable(line))));
+    let asked = missing.iter().filter(|it| it.by == DeniedBy::Operator);
+    let flags: Vec<&str> = asked.filter_map(|it| it.flag.as_deref()).collect();
     if finding.remedy.is_none() && !flags.is_empty() {
         finding.remedy = Some(printable(&format!("allow it with {}", flags.join(" "))));
     }

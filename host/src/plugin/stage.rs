@@ -246,7 +246,7 @@ impl Plugin {
         };
         let missing = grants.missing();
         if !missing.is_empty() {
-            let (lines, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+            let (lines, flags): (Vec<_>, Vec<_>) = missing.into_iter().map(|(it, _)| (it.line(), it.flag())).unzip();
             return Err(PluginError::MissingGrants {
                 plugin: full,
                 lines,
