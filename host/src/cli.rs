@@ -17,7 +17,10 @@ mod plugin;
 mod values;
 
 pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
-pub use plugin::{CheckStage, PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs, PluginRunArgs};
+pub use plugin::{
+    CheckStage, PluginCommand, PluginEmbedArgs, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs,
+    PluginRunArgs,
+};
 
 /// The command line.
 #[derive(Debug, Parser)]

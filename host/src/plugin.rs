@@ -14,6 +14,7 @@ pub mod commands;
 mod compiler;
 mod confine;
 mod convert;
+mod embed;
 mod engine;
 mod error;
 mod exports;
@@ -39,6 +40,7 @@ mod wire;
 
 pub use answers::Verdict;
 pub use ask::{AskError, Asked, EndingKind};
+pub use embed::{EmbedError, embed};
 pub use error::{PluginError, Unfit};
 pub use hook::Judgement;
 pub use inspect::{Inspection, inspect};

@@ -69,7 +69,8 @@ impl Package {
                 Item { interface: None, shape, since: since(&world.stability), documented }
             };
             exported.extend(own_exports(resolve, world, package));
-            items.insert(format!("world {name}"), item(format!("exports {}", keys(resolve, &world.exports).join(", "))));
+            items
+                .insert(format!("world {name}"), item(format!("exports {}", keys(resolve, &world.exports).join(", "))));
             for import in keys(resolve, &world.imports) {
                 items.insert(format!("import {import} of world {name}"), item("import".into()));
             }
@@ -94,9 +95,9 @@ impl Package {
             if released.items.contains_key(path) {
                 continue;
             }
-            let exported = |interface: &String| self.exported.contains(interface) || released.exported.contains(interface);
-            let old_interface =
-                |interface: &&String| released.items.contains_key(&format!("interface {interface}"));
+            let exported =
+                |interface: &String| self.exported.contains(interface) || released.exported.contains(interface);
+            let old_interface = |interface: &&String| released.items.contains_key(&format!("interface {interface}"));
             let world_import = path.starts_with("import ");
             if let Some(interface) = new.interface.as_ref().filter(old_interface)
                 && exported(interface)
@@ -133,7 +134,9 @@ fn since(stability: &Stability) -> Option<semver::Version> {
 fn keys<'a>(resolve: &Resolve, items: impl IntoIterator<Item = (&'a WorldKey, &'a WorldItem)>) -> Vec<String> {
     let name = |(key, item): (&WorldKey, &WorldItem)| match (key, item) {
         (WorldKey::Interface(id), _) => interface_name(resolve, *id),
-        (WorldKey::Name(name), WorldItem::Function(function)) => format!("{name}: {}", function_shape(resolve, function)),
+        (WorldKey::Name(name), WorldItem::Function(function)) => {
+            format!("{name}: {}", function_shape(resolve, function))
+        }
         (WorldKey::Name(name), _) => name.clone(),
     };
     let mut names: Vec<String> = items.into_iter().map(name).collect();
@@ -180,10 +183,16 @@ fn definition(resolve: &Resolve, id: TypeId) -> String {
     let join = |parts: Vec<String>| parts.join(", ");
     match &resolve.types[id].kind {
         TypeDefKind::Record(it) => {
-            format!("record {{ {} }}", join(it.fields.iter().map(|it| format!("{}: {}", it.name, of(&it.ty))).collect()))
+            format!(
+                "record {{ {} }}",
+                join(it.fields.iter().map(|it| format!("{}: {}", it.name, of(&it.ty))).collect())
+            )
         }
         TypeDefKind::Variant(it) => {
-            format!("variant {{ {} }}", join(it.cases.iter().map(|it| format!("{}({})", it.name, maybe(&it.ty))).collect()))
+            format!(
+                "variant {{ {} }}",
+                join(it.cases.iter().map(|it| format!("{}({})", it.name, maybe(&it.ty))).collect())
+            )
         }
         TypeDefKind::Enum(it) => format!("enum {{ {} }}", join(it.cases.iter().map(|it| it.name.clone()).collect())),
         TypeDefKind::Flags(it) => format!("flags {{ {} }}", join(it.flags.iter().map(|it| it.name.clone()).collect())),

@@ -81,7 +81,11 @@ fn allowed_growth_passes() {
         ("a function of an imported interface", "0.1.1", &[(LEVEL, function)]),
         ("a type for it", "0.1.1", &[(LEVEL, with_type)]),
         ("an interface", "0.1.1", &[(interface, second)]),
-        ("an interface that plugins import", "0.1.1", &[(interface, imported), ("import facts;", "import facts;\nimport more;")]),
+        (
+            "an interface that plugins import",
+            "0.1.1",
+            &[(interface, imported), ("import facts;", "import facts;\nimport more;")],
+        ),
     ];
     for (what, version, replacements) in cases {
         let problems = changed(version, replacements).problems_since(&package(RELEASED));
@@ -96,9 +100,17 @@ fn what_breaks_a_plugin_is_refused_in_its_own_words() {
     let no_since = format!("{LEVEL}\n/// .\nmore: func();");
     let type_new = format!("{RUN}\n/// .\n@since(version = 0.1.1)\nrecord more {{ a: u32 }}");
     let cases: &[(&str, &[(&str, &str)], &str)] = &[
-        ("0.1.1", &[("name: string, release", "name: string, machine: string, release")], "type facts.kernel was changed"),
+        (
+            "0.1.1",
+            &[("name: string, release", "name: string, machine: string, release")],
+            "type facts.kernel was changed",
+        ),
         ("0.1.1", &[(", release: option<string>", "")], "type facts.kernel was changed"),
-        ("0.1.1", &[("name: string, release: option<string>", "release: option<string>, name: string")], "type facts.kernel was changed"),
+        (
+            "0.1.1",
+            &[("name: string, release: option<string>", "release: option<string>, name: string")],
+            "type facts.kernel was changed",
+        ),
         ("0.1.1", &[("release: option<string>", "release: string")], "type facts.kernel was changed"),
         ("0.1.1", &[("enum level { low, high }", "enum level { low, high, higher }")], "type facts.level was changed"),
         ("0.1.1", &[("bad(string) }", "bad(string), unsure }")], "type check.verdict was changed"),
@@ -115,8 +127,16 @@ fn what_breaks_a_plugin_is_refused_in_its_own_words() {
         ("0.1.1", &[("import facts;\n", "")], ""),
         ("0.1.1", &[("export check;", "export check;\nexport facts;")], "world plugin was changed"),
         ("0.1.1", &[("export check;", "")], "world plugin was changed"),
-        ("0.1.1", &[("interface check {", "interface checks {"), ("export check;", "export checks;")], "interface check was removed"),
-        ("0.1.1", &[("export check;", "export check;\nexport facts;"), (LEVEL, &level_new)], "function facts.more was added to an interface that plugins export"),
+        (
+            "0.1.1",
+            &[("interface check {", "interface checks {"), ("export check;", "export checks;")],
+            "interface check was removed",
+        ),
+        (
+            "0.1.1",
+            &[("export check;", "export check;\nexport facts;"), (LEVEL, &level_new)],
+            "function facts.more was added to an interface that plugins export",
+        ),
     ];
     for (version, replacements, words) in cases {
         let problems = changed(version, replacements).problems_since(&package(RELEASED));

@@ -15,6 +15,10 @@ pub enum PluginCommand {
     ///
     /// It runs as in a join or in the approver: same walls, same limits, and no more than the grants given here.
     Run(PluginRunArgs),
+    /// Put a manifest into a component whose tools cannot
+    ///
+    /// The manifest is checked as at a join. Rust plugins embed theirs when they are built and do not need this.
+    Embed(PluginEmbedArgs),
     /// Ask about grants
     #[command(subcommand)]
     Grants(PluginGrantsCommand),
@@ -26,6 +30,7 @@ impl PluginCommand {
         match self {
             Self::Inspect(args) => args.output,
             Self::Run(args) => args.output,
+            Self::Embed(_) => OutputFormat::Text,
             Self::Grants(PluginGrantsCommand::Explain(args)) => args.output,
         }
     }
@@ -40,6 +45,20 @@ pub struct PluginInspectArgs {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
+}
+
+/// Flags of `plugin embed`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginEmbedArgs {
+    /// A component's file
+    #[arg(value_name = "FILE.wasm")]
+    pub component: PathBuf,
+    /// The manifest
+    #[arg(long, value_name = "FILE.yaml", default_value = "plugin.yaml")]
+    pub manifest: PathBuf,
+    /// Where the whole component goes; unset: it replaces the first
+    #[arg(long, value_name = "FILE.wasm")]
+    pub to: Option<PathBuf>,
 }
 
 /// When a check runs.

@@ -8,7 +8,7 @@ use crate::config::{self, Environment, PluginSettings};
 use crate::error::Failure;
 use crate::output::Reporter;
 use crate::plugin::grants::Grants;
-use crate::plugin::{Inspection, inspect};
+use crate::plugin::{Inspection, embed, inspect};
 
 /// Runs a command about plugins.
 ///
@@ -23,6 +23,11 @@ pub async fn plugin(
 ) -> Result<(), Failure> {
     match command {
         PluginCommand::Inspect(args) => show(&args, root),
+        PluginCommand::Embed(args) => {
+            let digest = embed(&args.component, &args.manifest, args.to.as_deref().unwrap_or(&args.component))?;
+            println!("{digest}");
+            Ok(())
+        }
         PluginCommand::Run(args) => plugin_run(args, root, environment, reporter).await,
         PluginCommand::Grants(PluginGrantsCommand::Explain(args)) => explain(args, root),
     }

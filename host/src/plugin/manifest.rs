@@ -9,7 +9,9 @@ use super::kind::Kind;
 use super::limits::{GUEST_TIME, GUEST_TIME_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX};
 
 /// Custom section that holds the manifest, in the component or in a module inside it.
-const SECTION: &str = "mortise:manifest";
+pub(super) const SECTION: &str = "mortise:manifest";
+/// Why a component with two of them is refused.
+pub(super) const SEVERAL: &str = "there are several";
 /// Value of `schema`.
 const SCHEMA: &str = "mortise.dev/plugin/v1alpha1";
 /// Largest manifest.
@@ -80,7 +82,7 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
     let manifest = match found.manifests.as_slice() {
         [] => None,
         [one] => Some(parse(one)?),
-        _ => return Err(Unfit::Manifest("there are several".into())),
+        _ => return Err(Unfit::Manifest(SEVERAL.into())),
     };
     let kinds = kinds(&found.exports)?;
     if let Some(manifest) = &manifest
