@@ -6,12 +6,13 @@
 //! and WIT knows no optional exports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use wit_parser::{
     Function, FunctionKind, Handle, InterfaceId, PackageId, Resolve, Stability, Type, TypeDefKind, TypeId, World,
     WorldItem, WorldKey,
 };
+
+use crate::plugin::top;
 
 /// One package, by what a component can see of it.
 pub(crate) struct Package {
@@ -206,10 +207,6 @@ fn definition(resolve: &Resolve, id: TypeId) -> String {
         TypeDefKind::Handle(Handle::Borrow(it)) => format!("borrow<{}>", of(&Type::Id(*it))),
         other => panic!("`{}` is in no interface of ours", other.as_str()),
     }
-}
-
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The packages of `wit/`, by name.
