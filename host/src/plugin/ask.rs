@@ -193,7 +193,7 @@ impl Plugins {
             plugin: full,
             answer,
             denied,
-            missing_grants: denials.iter().map(|denial| printable(&denial.line)).collect(),
+            missing_grants: denials.iter().filter_map(|denial| denial.line.as_deref().map(printable)).collect(),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         }
     }
