@@ -84,9 +84,9 @@ pub(super) async fn plugin_run(
     let settings = PluginSettings {
         name: name.clone(),
         path: args.plugin.clone(),
-        digest: None,
         settings: args.settings.as_deref().map(read_settings).transpose()?.unwrap_or_default(),
         grants: config::grants_of_flags(&args.grants)?,
+        ..PluginSettings::default()
     };
     let node_name = args.node_name.clone().unwrap_or_else(hostname);
     // A machine without a runtime is fine until a plugin asks for it.
@@ -106,7 +106,7 @@ pub(super) async fn plugin_run(
         ("kubernetes-minor".to_owned(), crate::KUBERNETES_MINOR.to_string()),
     ]);
     let context = CheckContext { control_plane: args.control_plane, node_name, parameters };
-    let plugins = Plugins::prepare_one(Launcher::default(), &settings, facts, context)?;
+    let plugins = Plugins::prepare_one(Launcher::default(), &settings, &config::policy(root)?, facts, context)?;
     for kind in plugins.kinds() {
         match kind {
             Kind::Preflight => run_checks(&plugins, &args, reporter).await?,

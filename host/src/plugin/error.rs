@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::grants::PatternError;
 use super::kind::Kind;
+use super::leaks::LeakKind;
 use super::limits::COMPONENT_BYTES;
 use crate::error::{Diagnose, ExitCode};
 
@@ -57,6 +58,45 @@ pub enum PluginError {
         lines: Vec<String>,
         /// For the command line, those that fit there.
         flags: Vec<String>,
+    },
+    /// The site's policy does not let it run.
+    #[error("plugin `{plugin}` is forbidden by the site's policy: {reason} ({place})")]
+    Policy {
+        /// `name@version`.
+        plugin: String,
+        /// File and line.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Required grants that the site's policy forbids.
+    #[error("plugin `{plugin}` needs what the site's policy forbids: {}", forbidden.iter()
+        .map(|(line, place)| format!("{line} ({place})")).collect::<Vec<_>>().join("; "))]
+    PolicyGrants {
+        /// `name@version`.
+        plugin: String,
+        /// Each in the syntax of a manifest, with file and line.
+        forbidden: Vec<(String, String)>,
+    },
+    /// Grants that together leak what the site's policy keeps in.
+    #[error("plugin `{plugin}` {leak}, which the site's policy forbids as `{kind}` ({place})")]
+    PolicyLeak {
+        /// `name@version`.
+        plugin: String,
+        /// File and line.
+        place: String,
+        /// As the policy names it.
+        kind: LeakKind,
+        /// What it could do.
+        leak: String,
+    },
+    /// Settings that its manifest does not allow.
+    #[error("plugin `{plugin}`: its settings do not fit: {}", misfits.join("; "))]
+    SettingsMisfit {
+        /// `name@version`.
+        plugin: String,
+        /// Each with its place; no value is among them.
+        misfits: Vec<String>,
     },
     /// Two plugins with one name.
     #[error("there are two plugins named `{plugin}`")]
@@ -155,6 +195,10 @@ impl Diagnose for PluginError {
             Self::TooLarge { .. } => "plugin-too-large",
             Self::Digest { .. } => "plugin-digest",
             Self::MissingGrants { .. } => "plugin-missing-grants",
+            Self::Policy { .. } => "plugin-policy",
+            Self::PolicyGrants { .. } => "plugin-policy-grants",
+            Self::PolicyLeak { .. } => "plugin-policy-leak",
+            Self::SettingsMisfit { .. } => "plugin-settings-misfit",
             Self::Twice { .. } => "plugin-twice",
             Self::Unknown { .. } => "plugin-unknown",
             Self::Settings { .. } => "plugin-settings",
@@ -182,6 +226,12 @@ impl Diagnose for PluginError {
             }),
             Self::Unfit { reason: Unfit::CoreModule | Unfit::NotWasm(_), .. } => {
                 Some("build the plugin for a component target, for example `cargo build --target wasm32-wasip2`".into())
+            }
+            Self::PolicyGrants { .. } | Self::PolicyLeak { .. } | Self::Policy { .. } => {
+                Some("only who keeps the policy can allow it; `mortise plugin grants explain` shows the rest".into())
+            }
+            Self::SettingsMisfit { .. } => {
+                Some("`mortise plugin inspect FILE.wasm -o json` shows the schema of its settings".into())
             }
             Self::Unfit { reason: Unfit::MinHost { .. }, .. } => Some("install a newer mortise".into()),
             Self::Unfit { .. }

@@ -8,6 +8,10 @@ use super::grants::Grants;
 use super::kind::Kind;
 use super::limits::{GUEST_TIME, GUEST_TIME_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX};
 
+mod settings;
+
+pub(super) use settings::Schema;
+
 /// Custom section that holds the manifest, in the component or in a module inside it.
 pub(super) const SECTION: &str = "mortise:manifest";
 /// Why a component with two of them is refused.
@@ -31,26 +35,33 @@ const IMPORTS: [(&str, &str); 7] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Manifest {
-    pub(super) schema: String,
+    /// Checked with [`Head`].
+    #[serde(rename = "schema")]
+    _schema: String,
     #[serde(default)]
     pub(super) min_host: Option<String>,
     pub(super) id: String,
     pub(super) version: String,
     kind: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "checked to be a text; `plugin inspect` shows it")]
-    title: String,
+    pub(super) title: Option<String>,
     #[serde(default)]
-    #[expect(dead_code, reason = "as above")]
-    licence: String,
+    pub(super) licence: Option<String>,
     #[serde(default)]
     pub(super) grants: Grants,
     /// JSON Schema of the settings; kept as it is.
     #[serde(default)]
-    #[expect(dead_code, reason = "as above")]
-    settings: Option<serde_json::Value>,
+    pub(super) settings: Option<serde_json::Value>,
     #[serde(default)]
     pub(super) limits: Limits,
+}
+
+/// What of a manifest must be understood before the rest can be: a newer one may have keys that this host does not know.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    schema: Option<String>,
+    min_host: Option<String>,
 }
 
 /// `limits` of a manifest.
@@ -93,6 +104,10 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
             "its kind is `{}`, but by its exports the plugin is of kind {kinds}",
             manifest.kind.escape_debug()
         )));
+    }
+    let vouches = manifest.as_ref().is_some_and(|manifest| manifest.grants.trust_root.is_some());
+    if vouches && !kinds.contains(&Kind::Discovery) {
+        return Err(Unfit::Manifest("`trust-root` is for discovery plugins only".into()));
     }
     for import in &found.imports {
         verify_import(import)?;
@@ -161,14 +176,12 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
         return Err(Unfit::Manifest(format!("{} bytes; {MANIFEST_BYTES} are allowed", section.len())));
     }
     let text = std::str::from_utf8(section).map_err(|_| Unfit::Manifest("it is not UTF-8".into()))?;
+    // Where not even the head can be read, the whole says why.
+    if let Ok(head) = serde_saphyr::from_str::<Head>(text) {
+        verify_head(&head)?;
+    }
     let manifest: Manifest =
         serde_saphyr::from_str(text).map_err(|error| Unfit::Manifest(error.to_string().trim_end().to_owned()))?;
-    if manifest.schema != SCHEMA {
-        return Err(Unfit::Manifest(format!(
-            "its schema is `{}`; this host reads `{SCHEMA}`",
-            manifest.schema.escape_debug()
-        )));
-    }
     let name = |text: &str| {
         (1..=128).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
@@ -182,14 +195,30 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
             manifest.kind.escape_debug()
         )));
     }
-    let own = env!("CARGO_PKG_VERSION");
-    if let Some(wanted) = &manifest.min_host {
-        let (wanted_numbers, own_numbers) = (numbers(wanted), numbers(own));
-        if wanted_numbers.is_none() || wanted_numbers > own_numbers {
-            return Err(Unfit::MinHost { wanted: wanted.escape_debug().to_string(), own });
-        }
+    let unexplained = |it: &super::grants::Grant<'_>| it.reason().is_none_or(|reason| reason.trim().is_empty());
+    if let Some(grant) = manifest.grants.iter().find(unexplained) {
+        return Err(Unfit::Manifest(format!("it does not give the `reason` why it asks for {}", grant.line())));
+    }
+    if let Some(schema) = &manifest.settings {
+        Schema::parse(schema).map_err(Unfit::Manifest)?;
     }
     Ok(manifest)
+}
+
+fn verify_head(head: &Head) -> Result<(), Unfit> {
+    if let Some(schema) = head.schema.as_deref().filter(|schema| *schema != SCHEMA) {
+        return Err(Unfit::Manifest(format!("its schema is `{}`; this host reads `{SCHEMA}`", shown(schema))));
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    match head.min_host.as_deref().map(|wanted| (wanted, numbers(wanted))) {
+        Some((wanted, None)) => {
+            Err(Unfit::Manifest(format!("`minHost` is `{}`, no version such as `0.1.0`", shown(wanted))))
+        }
+        Some((wanted, wanted_numbers)) if wanted_numbers > numbers(own) => {
+            Err(Unfit::MinHost { wanted: shown(wanted), own })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Major, minor and patch.

@@ -15,6 +15,7 @@ use super::error::{PluginError, Unfit};
 use super::grants::{Effective, Grants};
 use super::kind::Kind;
 use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
+use super::policy::{Policy, PolicySubject};
 use super::process::Launcher;
 use super::report::CheckInfo;
 use super::session::{Session, StartError};
@@ -87,10 +88,11 @@ impl Plugins {
     pub fn prepare(
         builtin: bool,
         settings: &[PluginSettings],
+        policy: &Policy,
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
-        Self::prepare_with(Launcher::default(), builtin, settings, facts, context)
+        Self::prepare_with(Launcher::default(), builtin, settings, policy, facts, context)
     }
 
     /// As [`Self::prepare`], with helpers started from elsewhere. All must be of kind [`Kind::Preflight`].
@@ -102,20 +104,21 @@ impl Plugins {
         launcher: Launcher,
         builtin: bool,
         settings: &[PluginSettings],
+        policy: &Policy,
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
         let mut plugins = Vec::new();
         if builtin {
             let component = Arc::from(engine::builtin::COMPONENT);
-            plugins.push(Plugin::new(0, BUILTIN, component, None, &facts, &context)?);
+            plugins.push(Plugin::new(0, BUILTIN, component, None, policy, &facts, &context)?);
         }
         for one in settings {
             if plugins.iter().any(|other| other.name == one.name) {
                 return Err(PluginError::Twice { plugin: one.name.clone() });
             }
             let component = read(&one.name, &one.path)?;
-            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
+            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), policy, &facts, &context)?);
         }
         for plugin in &plugins {
             plugin.verify_kind(Kind::Preflight)?;
@@ -131,11 +134,12 @@ impl Plugins {
     pub fn prepare_one(
         launcher: Launcher,
         settings: &PluginSettings,
+        policy: &Policy,
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
         let component = read(&settings.name, &settings.path)?;
-        let plugin = Plugin::new(0, &settings.name, component, Some(settings), &facts, &context)?;
+        let plugin = Plugin::new(0, &settings.name, component, Some(settings), policy, &facts, &context)?;
         Ok(Self { plugins: vec![plugin], context, launcher })
     }
 
@@ -219,6 +223,7 @@ impl Plugin {
         name: &str,
         component: Arc<[u8]>,
         settings: Option<&PluginSettings>,
+        policy: &Policy,
         facts: &Arc<dyn FactSource>,
         context: &CheckContext,
     ) -> Result<Self, PluginError> {
@@ -233,7 +238,10 @@ impl Plugin {
         let inspected = manifest::inspect(&component).map_err(unfit(named(name)))?;
         let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
         let full = format!("{name}@{version}");
-        let mut wanted = inspected.manifest.map(|manifest| manifest.grants).unwrap_or_default();
+        let (id, schema, mut wanted) = match inspected.manifest {
+            Some(manifest) => (Some(manifest.id), manifest.settings, manifest.grants),
+            None => (None, None, Grants::default()),
+        };
         let grants = match settings {
             None => {
                 wanted.fill(&context.parameters).map_err(|error| unfit(full.clone())(error.into()))?;
@@ -241,17 +249,16 @@ impl Plugin {
             }
             Some(settings) => {
                 verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
-                Grants::intersect(wanted, settings.grants.clone())
+                verify_settings(&full, schema.as_ref(), &settings.settings)?;
+                let subject = PolicySubject { id: id.as_deref(), digest: &digest, signer: settings.signer.as_deref() };
+                policy.bound(&full, subject, Grants::intersect(wanted, settings.grants.clone()))?
             }
         };
         let missing = grants.missing();
         if !missing.is_empty() {
-            let (lines, flags): (Vec<_>, Vec<_>) = missing.into_iter().map(|(it, _)| (it.line(), it.flag())).unzip();
-            return Err(PluginError::MissingGrants {
-                plugin: full,
-                lines,
-                flags: flags.into_iter().flatten().collect(),
-            });
+            let lines = missing.iter().map(|it| it.line()).collect();
+            let flags = missing.iter().filter_map(|it| it.flag()).collect();
+            return Err(PluginError::MissingGrants { plugin: full, lines, flags });
         }
         let empty = serde_json::Map::new();
         let json = serde_json::to_string(settings.map_or(&empty, |settings| &settings.settings))
@@ -354,7 +361,19 @@ pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
     }
 }
 
-fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
+/// What the operator set must be what the manifest's schema allows. Without a schema anything is.
+fn verify_settings(
+    plugin: &str,
+    schema: Option<&serde_json::Value>,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Result<(), PluginError> {
+    let Some(schema) = schema else { return Ok(()) };
+    let schema = manifest::Schema::parse(schema).expect("a manifest's schema was read when it was inspected");
+    let misfits = schema.misfits(settings);
+    if misfits.is_empty() { Ok(()) } else { Err(PluginError::SettingsMisfit { plugin: plugin.to_owned(), misfits }) }
+}
+
+pub(super) fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
     match wanted.files.iter().find(|file| file.path.has_placeholder()) {
         Some(file) => Err(Unfit::Manifest(format!(
             "the path `{}` has a placeholder, which only built-in plugins may use",

@@ -112,15 +112,35 @@ impl Effective {
         self.granted().map(Grant::line).collect()
     }
 
-    /// Grants that the plugin cannot do without and does not get whole, with whose word is missing. Where both are, the
-    /// policy's counts: the operator's would not help.
-    pub fn missing(&self) -> Vec<(Grant<'_>, DeniedBy)> {
+    /// Grants that the plugin cannot do without and that the operator does not allow whole.
+    pub fn missing(&self) -> Vec<Grant<'_>> {
+        self.wanted.iter().filter(|it| !it.is_optional() && !self.allowed.cover(*it)).collect()
+    }
+
+    /// Lines of grants that the plugin cannot do without and that the policy does not leave whole, each with the place.
+    pub fn forbidden(&self) -> Vec<(String, String)> {
         let required = self.wanted.iter().filter(|it| !it.is_optional());
-        let by = |it: Grant<'_>| match self.ceiling.permits(it) {
-            Err(place) => Some(DeniedBy::Policy(place)),
-            Ok(()) => self.refusal(it),
+        required.filter_map(|it| Some((it.line(), self.ceiling.permits(it).err()?))).collect()
+    }
+
+    /// Grants of the manifest of which anything at all could be granted.
+    pub fn possible(&self) -> Grants {
+        let some = |it: Grant<'_>| {
+            self.upper().all(|side| side.iter().any(|own| own.overlaps(it))) && !self.ceiling.forbids(it)
         };
-        required.filter_map(|it| Some((it, by(it)?))).collect()
+        let Grants { facts, files, commands, http, probe, secrets, trust_root } = &self.wanted;
+        fn kept<T: Clone>(all: &[T], keep: impl Fn(&T) -> bool) -> Vec<T> {
+            all.iter().filter(|it| keep(it)).cloned().collect()
+        }
+        Grants {
+            facts: kept(facts, |it| some(Grant::Fact(it))),
+            files: kept(files, |it| some(Grant::File(it))),
+            commands: kept(commands, |it| some(Grant::Command(it))),
+            http: kept(http, |it| some(Grant::Http(it))),
+            probe: kept(probe, |it| some(Grant::Probe(it))),
+            secrets: kept(secrets, |it| some(Grant::Secret(it))),
+            trust_root: trust_root.clone().filter(|it| some(Grant::TrustRoot(it))),
+        }
     }
 
     /// Whose word is missing for a request that is written as a grant of itself alone.

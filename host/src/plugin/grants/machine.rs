@@ -115,23 +115,35 @@ impl TryFrom<RawFact> for FactGrant {
             RawFact::Name(name) => FullFact { name, reason: None, optional: false },
             RawFact::Full(full) => full,
         };
-        let sysctl = |name: &str| {
-            let stem = name.strip_suffix('*').unwrap_or(name);
-            !stem.is_empty() && stem.len() <= 256 && stem.bytes().all(is_sysctl_byte)
-        };
-        match name.strip_prefix("sysctl:") {
-            Some(parameter) if sysctl(parameter) => {}
-            None if FACTS.contains(&name.as_str()) => {}
-            _ => {
-                let known = FACTS.join("`, `");
-                return Err(GrantError::Value(format!(
-                    "unknown fact `{}`; there are `{known}` and `sysctl:<parameter>`, `*` allowed at its end",
-                    name.escape_debug()
-                )));
-            }
+        let grant = Self { name, reason, optional };
+        // What a plugin can do without may be something that only newer hosts know.
+        if !grant.is_known() && !(optional && is_name(&grant.name)) {
+            let known = FACTS.join("`, `");
+            return Err(GrantError::Value(format!(
+                "unknown fact `{}`; there are `{known}` and `sysctl:<parameter>`, `*` allowed at its end",
+                grant.name.escape_debug()
+            )));
         }
-        Ok(Self { name, reason, optional })
+        Ok(grant)
     }
+}
+
+impl FactGrant {
+    /// Whether this host has such a fact. Only an optional grant can name another.
+    pub fn is_known(&self) -> bool {
+        match self.name.strip_prefix("sysctl:") {
+            Some(parameter) => {
+                let stem = parameter.strip_suffix('*').unwrap_or(parameter);
+                !stem.is_empty() && stem.len() <= 256 && stem.bytes().all(is_sysctl_byte)
+            }
+            None => FACTS.contains(&self.name.as_str()),
+        }
+    }
+}
+
+/// What names of facts look like.
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 /// Bytes of a kernel parameter's name.

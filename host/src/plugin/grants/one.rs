@@ -148,6 +148,24 @@ impl Grant<'_> {
     }
 }
 
+impl Grant<'_> {
+    /// Whether anything could be granted by both. Where that is hard to see, it is said to be so.
+    pub(super) fn overlaps(self, other: Grant<'_>) -> bool {
+        match (self, other) {
+            (Self::Fact(own), Grant::Fact(other)) => own.covers(&other.name) || other.covers(&own.name),
+            (Self::File(own), Grant::File(other)) => own.path.overlaps(&other.path),
+            (Self::Command(own), Grant::Command(other)) => {
+                own.program == other.program && own.args.len() == other.args.len()
+            }
+            (Self::Http(own), Grant::Http(other)) => own.url.covers(&other.url) || other.url.covers(&own.url),
+            (Self::Probe(own), Grant::Probe(other)) => own.probe.covers(&other.probe) || other.probe.covers(&own.probe),
+            (Self::Secret(own), Grant::Secret(other)) => own.name == other.name,
+            (Self::TrustRoot(_), Grant::TrustRoot(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 impl FactGrant {
     /// Whether its name stands for an asked one.
     pub(super) fn covers(&self, asked: &str) -> bool {

@@ -29,6 +29,11 @@ impl Ceiling {
         }
     }
 
+    /// Whether a grant is forbidden by name.
+    pub(super) fn forbids(&self, asked: Grant<'_>) -> bool {
+        self.forbidden.iter().any(|(_, it)| it.iter().any(|own| own.names(asked)))
+    }
+
     /// The list, for its bounds.
     pub(super) fn grants(&self) -> Option<&Grants> {
         self.list.as_ref().map(|(_, grants)| grants)
