@@ -20,9 +20,13 @@ use crate::plugin::{CheckContext, Launcher, Plugins};
 use crate::result::JoinResult;
 
 mod machine;
+mod plugin;
+mod plugin_run;
 mod sandbox;
 
 pub use machine::{reset, verify};
+pub use plugin::plugin;
+pub use plugin_run::PluginRunError;
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.
@@ -59,7 +63,7 @@ pub async fn join(
         facts.warm_up();
         facts
     };
-    let plugins = Plugins::prepare(true, &settings.plugins, facts, check_context(&settings))?;
+    let plugins = Plugins::prepare(true, &settings.plugins, &settings.policy, facts, check_context(&settings))?;
     let node = match &plan {
         Some(plan) => Node::planning(root.clone(), machine, plan.clone()),
         None => Node::new(root.clone(), machine, Arc::new(Journal::open(&root, Header::of(&settings))?)),

@@ -62,6 +62,7 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
             block_on(commands::reset(settings, reporter))
         }
         Command::Verify(_) => block_on(commands::verify(&root, reporter)),
+        Command::Plugin(plugin) => block_on(commands::plugin(plugin, &root, environment, reporter)),
         Command::Sandbox(SandboxCommand::Join(join)) => {
             block_on(commands::sandbox_join(join, cli.common.root.is_some().then_some(root), environment, reporter))
         }
@@ -121,6 +122,7 @@ fn format_of(command: &Command) -> Format {
         Command::Preflight(preflight) => preflight.0.output.into(),
         Command::Reset(reset) => reset.output.into(),
         Command::Verify(verify) => verify.output.into(),
+        Command::Plugin(plugin) => plugin.output().into(),
         Command::Sandbox(cli::SandboxCommand::Join(join)) => join.output.into(),
         Command::Config(_) | Command::Version(_) | Command::Completion { .. } => Format::Text,
     }

@@ -80,6 +80,23 @@ pub enum Event {
         /// The line, control characters replaced.
         message: String,
     },
+    /// How a discovery source or an approval hook answered.
+    PluginAnswer {
+        /// `name@version`.
+        plugin: String,
+        /// `discovery` or `approval`.
+        kind: crate::plugin::Kind,
+        /// Which of the endings.
+        ending: crate::plugin::EndingKind,
+        /// What it found or judged, without secrets; none where it did not answer.
+        answer: Option<crate::plugin::ShownAnswer>,
+        /// Requests to the host that no grant covered.
+        denied: u32,
+        /// Grant lines that would have covered them.
+        missing_grants: Vec<String>,
+        /// Milliseconds it took.
+        took_ms: u64,
+    },
     /// What a sandbox join left, after it.
     Sandbox {
         /// Where the machine's files are.
@@ -118,6 +135,8 @@ pub struct Reporter {
 struct Inner {
     format: Format,
     verbose: bool,
+    /// Whether checks are told; else the command prints them itself.
+    checks: bool,
     started: Instant,
     /// Width of the live line that stands on the terminal now.
     live: Mutex<usize>,
@@ -126,7 +145,17 @@ struct Inner {
 impl Reporter {
     /// `verbose` shows passed checks, plugins' debug lines and unchanged steps to people, too.
     pub fn new(format: Format, verbose: bool) -> Self {
-        Self { inner: Arc::new(Inner { format, verbose, started: Instant::now(), live: Mutex::new(0) }) }
+        Self::with(format, verbose, true)
+    }
+
+    fn with(format: Format, verbose: bool, checks: bool) -> Self {
+        Self { inner: Arc::new(Inner { format, verbose, checks, started: Instant::now(), live: Mutex::new(0) }) }
+    }
+
+    /// One of the same form, with a clock of its own, that leaves checks out: for a command that prints them itself.
+    #[must_use]
+    pub fn without_checks(&self) -> Self {
+        Self::with(self.inner.format, self.inner.verbose, false)
     }
 
     /// The form asked for.
@@ -156,6 +185,9 @@ impl Reporter {
 
     /// Tells one event.
     pub fn tell(&self, event: &Event) {
+        if !self.inner.checks && matches!(event, Event::Check(_)) {
+            return;
+        }
         match self.inner.format {
             Format::Json => {
                 let line = serde_json::to_string(event).expect("events hold only strings, numbers and enums");

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+mod answers;
+mod ask;
 mod bindings;
 mod broker;
 mod child;
@@ -13,32 +15,49 @@ pub mod commands;
 mod compiler;
 mod confine;
 mod convert;
+mod embed;
 mod engine;
 mod error;
+mod exports;
 pub mod files;
 pub mod grants;
 mod guest;
+mod hook;
+mod inspect;
 #[cfg(feature = "faults")]
 mod intruder;
 mod judge;
+mod kind;
+pub mod leaks;
 mod limits;
 mod manifest;
 mod namespaces;
 mod native;
+pub mod policy;
 #[cfg(feature = "faults")]
 mod probe;
 mod process;
 mod report;
 mod runner;
 mod session;
+mod shown;
+mod source;
 mod stage;
 mod stdio;
 mod syscalls;
 pub mod walls;
 mod wire;
 
+pub use answers::Verdict;
+pub use ask::{AskError, Asked, EndingKind};
+pub use embed::{EmbedError, embed};
 pub use error::{PluginError, Unfit};
+pub use hook::Judgement;
+pub use inspect::{Inspection, inspect};
+pub use kind::Kind;
 pub use process::{LaunchError, Launcher, run_as_helper};
+pub use shown::ShownAnswer;
+pub use source::{FoundCluster, FoundCredential, FoundSecret, FoundTrust};
 pub use stage::{CheckContext, PluginDigest, Plugins};
 
 /// When a check runs.

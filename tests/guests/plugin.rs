@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use mortise::config::{IgnoredChecks, PluginSettings};
 use mortise::output::{Format, Reporter};
 use mortise::plugin::grants::Grants;
+use mortise::plugin::policy::Policy;
 use mortise::plugin::{CheckContext, CheckResult, Launcher, PluginError, Plugins, Stage};
 
 use crate::machine::Machine;
@@ -78,6 +79,28 @@ fn leb128(mut value: usize) -> Vec<u8> {
     }
 }
 
+/// The manifest with a reason for every grant that has none.
+fn explained(manifest: &str) -> String {
+    use serde_json::Value;
+    let mut manifest: Value = serde_saphyr::from_str(manifest).unwrap();
+    let kinds = manifest.get_mut("grants").and_then(Value::as_object_mut);
+    for grants in kinds.into_iter().flat_map(|kinds| kinds.values_mut()) {
+        let one = grants.as_bool().is_some();
+        if one {
+            *grants = serde_json::json!({"reason": "a test"});
+        }
+        for grant in grants.as_array_mut().into_iter().flatten() {
+            if let Some(name) = grant.as_str() {
+                *grant = serde_json::json!({"name": name});
+            }
+            if let Some(fields) = grant.as_object_mut() {
+                fields.entry("reason").or_insert("a test".into());
+            }
+        }
+    }
+    manifest.to_string()
+}
+
 /// One plugin as an operator would name it.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -85,6 +108,7 @@ pub(crate) struct Setup {
     manifest: String,
     settings: serde_json::Map<String, serde_json::Value>,
     grants: Grants,
+    policy: Policy,
     ignore: IgnoredChecks,
     launcher: Launcher,
     /// Asked by the broker.
@@ -100,6 +124,7 @@ impl Setup {
                 .into(),
             settings: serde_json::Map::new(),
             grants: Grants::default(),
+            policy: Policy::default(),
             ignore: IgnoredChecks::default(),
             launcher: Launcher::at(env!("CARGO_BIN_EXE_mortise")),
             machine: Arc::default(),
@@ -140,6 +165,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     pub(crate) fn launcher(self, program: impl Into<PathBuf>) -> Self {
         self.launched_by(Launcher::at(program))
     }
@@ -164,7 +194,7 @@ impl Setup {
             node_name: "n1".into(),
             parameters: [("endpoint-host".to_owned(), "10.0.0.1".to_owned())].into(),
         };
-        Plugins::prepare_with(self.launcher.clone(), false, &all, self.machine.clone(), context)
+        Plugins::prepare_with(self.launcher.clone(), false, &all, &self.policy, self.machine.clone(), context)
     }
 
     /// The component in a file, and what names it.
@@ -172,16 +202,16 @@ impl Setup {
         let component = if self.manifest.is_empty() {
             self.component.clone()
         } else {
-            with_section(&self.component, "mortise:manifest", self.manifest.as_bytes())
+            with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
         };
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, &component).unwrap();
         let settings = PluginSettings {
             name: name.into(),
             path: file.path().to_owned(),
-            digest: None,
             settings: self.settings.clone(),
             grants: self.grants.clone(),
+            ..PluginSettings::default()
         };
         (settings, file)
     }

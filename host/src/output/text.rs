@@ -28,11 +28,11 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             }
             let standing = walls.standing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             match missing.is_empty() {
-                true => format!("{at}  [preflight] walls around plugins: {standing}"),
+                true => format!("{at}  walls around plugins: {standing}"),
                 false if verbose => {
-                    format!("{at}  [preflight] warning: walls around plugins: {standing}; missing: {missing}")
+                    format!("{at}  warning: walls around plugins: {standing}; missing: {missing}")
                 }
-                false => format!("{at}  [preflight] warning: walls missing around plugins: {missing}"),
+                false => format!("{at}  warning: walls missing around plugins: {missing}"),
             }
         }
         Event::Check(check) => {
@@ -48,7 +48,7 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             format!("{at}  [{plugin}] {level}: {message}")
         }
         // Printed by `main`, once.
-        Event::Error { .. } | Event::Sandbox { .. } => return None,
+        Event::Error { .. } | Event::Sandbox { .. } | Event::PluginAnswer { .. } => return None,
         Event::Finished { message, .. } => format!("{at}  {message}"),
     })
 }

@@ -10,7 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::bindings::{Plugin, PluginPre};
+use super::exports::Exports;
 use super::limits::{
     HANDLES, HOST_TIME, HOSTCALL_FUEL, INSTANCES, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, MEMORIES, RANDOM_BYTES,
     REQUESTS, TABLE_ELEMENTS, TABLES, wall_time,
@@ -167,13 +167,7 @@ fn error(code: &str, message: String) -> HostError {
 }
 
 /// Calls an export. Every ending is an outcome.
-pub(super) async fn call(
-    plugin: &PluginPre<Guest>,
-    link: &Arc<Link>,
-    start: Arc<Start>,
-    call: u64,
-    export: Export,
-) -> Outcome {
+pub(super) async fn call(plugin: &Exports, link: &Arc<Link>, start: Arc<Start>, call: u64, export: Export) -> Outcome {
     let stderr = Stderr::default();
     let guest_time = start.guest_time;
     // Before instantiation: a component's start code runs there.
@@ -188,7 +182,7 @@ pub(super) async fn call(
     let host_clock = Arc::clone(&store.data().host_clock);
     let wall = wall_time(guest_time);
     let ended = tokio::select! {
-        ended = metered(guest_time, run(plugin, &mut store, &export)) => Ok(ended),
+        ended = metered(guest_time, plugin.call(&mut store, &export)) => Ok(ended),
         () = outlive(wall, &host_clock) => Err(()),
     };
     let outcome = match ended {
@@ -205,21 +199,6 @@ pub(super) async fn call(
     };
     store.data().finish_log();
     outcome
-}
-
-async fn run(plugin: &PluginPre<Guest>, store: &mut Store<Guest>, export: &Export) -> wasmtime::Result<Outcome> {
-    let plugin: Plugin = plugin.instantiate_async(&mut *store).await?;
-    let check = plugin.mortise_preflight_check();
-    Ok(match export {
-        Export::ListChecks => {
-            let checks = check.call_list_checks(store).await?;
-            Outcome::Checks(checks.into_iter().map(Into::into).collect())
-        }
-        Export::RunCheck(id) => match check.call_run_check(store, id).await? {
-            Ok(report) => Outcome::Report(report.into()),
-            Err(error) => Outcome::Unable(error.into()),
-        },
-    })
 }
 
 /// Returns when a call is older than `wall`, time of the host not counted.
@@ -257,6 +236,8 @@ fn bounded(outcome: Outcome) -> Outcome {
     let verified = match &outcome {
         Outcome::Checks(checks) => report::verify_checks(checks),
         Outcome::Report(report) => report.verify(),
+        Outcome::Cluster(cluster) => cluster.verify(),
+        Outcome::Judgement(judgement) => judgement.verify(),
         Outcome::Unable(_) | Outcome::Broke { .. } => Ok(()),
     };
     match verified {

@@ -48,7 +48,7 @@ impl Intruder {
                     stage: Stage::Node,
                     severity: Severity::Error,
                 }]),
-                Export::RunCheck(_) => {
+                _ => {
                     let evidence = self.act(link, call);
                     Outcome::Report(Report { evidence, ..Report::default() })
                 }

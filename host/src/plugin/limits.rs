@@ -81,6 +81,15 @@ pub(super) const COMMAND_TIME: Duration = Duration::from_secs(10);
 /// The most a grant can name.
 pub(super) const COMMAND_TIME_MAX: Duration = Duration::from_secs(50);
 
+/// Body of a request when its grant names no size.
+pub(super) const HTTP_BODY: u64 = 64 << 10;
+/// The most a grant can name.
+pub(super) const HTTP_BODY_MAX: u64 = 1 << 20;
+/// Body of an answer when its grant names no size.
+pub(super) const HTTP_RESPONSE: u64 = 256 << 10;
+/// The most a grant can name.
+pub(super) const HTTP_RESPONSE_MAX: u64 = 2 << 20;
+
 /// Largest frame from a runner. A report of [`REPORT_BYTES`] may grow sixfold when JSON escapes it.
 pub(super) const FRAME_FROM_RUNNER: usize = 2 << 20;
 /// Largest frame to a runner: a file of [`FILE_BYTES_MAX`] or two outputs, in base64, and room.

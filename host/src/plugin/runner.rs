@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use super::bindings::PluginPre;
 use super::confine::{self, HelperUid};
-use super::guest::{self, Guest};
+use super::exports::Exports;
+use super::guest;
 use super::limits::FRAME_TO_RUNNER;
 use super::wire::{Ask, Export, FromRunner, HostAnswer, LogLevel, Outcome, Start, ToRunner};
 use super::{engine, native, wire};
@@ -175,9 +175,9 @@ fn serve(stream: UnixStream, start: Start, engine: &Engine, component: &Componen
 }
 
 /// Everything a plugin may import. WASI answers from an empty context.
-fn link_guest(engine: &Engine, component: &Component) -> wasmtime::Result<PluginPre<Guest>> {
+fn link_guest(engine: &Engine, component: &Component) -> wasmtime::Result<Exports> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    super::bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
-    PluginPre::new(linker.instantiate_pre(component)?)
+    super::bindings::EveryKind::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
+    Exports::of(component, linker.instantiate_pre(component)?)
 }

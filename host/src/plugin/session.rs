@@ -263,7 +263,7 @@ impl<'a> Session<'a> {
             Refusal::Denied(denial) => {
                 open.denied += 1;
                 let message = denial.message();
-                if open.denials.len() < DENIALS && open.denials.iter().all(|it| it.line != denial.line) {
+                if open.denials.len() < DENIALS && open.denials.iter().all(|it| it.differs(&denial)) {
                     open.denials.push(*denial);
                 }
                 HostError { code: "denied".into(), message, retryable: false }

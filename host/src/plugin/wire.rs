@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::answers::{Cluster, RawJudgement};
 use super::report::{CheckInfo, Report};
 use super::walls::Walls;
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
@@ -58,6 +59,10 @@ pub(super) enum Export {
     ListChecks,
     /// `run-check` with this id.
     RunCheck(String),
+    /// `discover`.
+    Discover,
+    /// `review`.
+    Review,
 }
 
 impl Export {
@@ -66,6 +71,8 @@ impl Export {
         match self {
             Self::ListChecks => "mortise:preflight/check@0.1.0#list-checks",
             Self::RunCheck(_) => "mortise:preflight/check@0.1.0#run-check",
+            Self::Discover => "mortise:discovery/source@0.1.0#discover",
+            Self::Review => "mortise:approval/hook@0.1.0#review",
         }
     }
 }
@@ -126,7 +133,11 @@ pub(super) enum Outcome {
     Checks(Vec<CheckInfo>),
     /// `run-check` returned a report.
     Report(Report),
-    /// `run-check` returned its error case.
+    /// `discover` returned a cluster.
+    Cluster(Box<Cluster>),
+    /// `review` returned a judgement.
+    Judgement(RawJudgement),
+    /// The function returned its error case.
     Unable(HostError),
     /// It did not return, or returned what it must not.
     Broke {
