@@ -170,12 +170,8 @@ impl Setup {
         self
     }
 
-    pub(crate) fn launcher(self, program: impl Into<PathBuf>) -> Self {
-        self.launched_by(Launcher::at(program))
-    }
-
-    pub(crate) fn launched_by(mut self, launcher: Launcher) -> Self {
-        self.launcher = launcher;
+    pub(crate) fn launcher(mut self, program: impl Into<PathBuf>) -> Self {
+        self.launcher = Launcher::at(program);
         self
     }
 

@@ -4,8 +4,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mortise::plugin::policy::Policy;
 use mortise::plugin::walls::WallName;
-use mortise::plugin::{Answer, CheckResult, CheckStatus, Launcher, Stage};
+use mortise::plugin::{Answer, CheckResult, CheckStatus, Stage};
 
 use crate::plugin::{Setup, guest};
 
@@ -91,9 +92,13 @@ async fn a_greeting_with_another_wall_or_field_is_malformed() {
 
 #[tokio::test]
 async fn a_wall_that_policy_demands_and_nobody_put_up_stops_the_runner() {
-    let launcher = Launcher::at(stand_in("bare", &[&frame(CONFINED)], &format!("{DRAIN} exec sleep 60")))
-        .requiring(vec![WallName::Landlock], "/etc/mortise/policy.yaml");
-    let results = Setup::new(guest()).launched_by(launcher).run(Stage::Node).await;
+    let policy = Policy {
+        path: "/etc/mortise/policy.yaml".into(),
+        require_walls: vec![WallName::Landlock],
+        ..Policy::default()
+    };
+    let program = stand_in("bare", &[&frame(CONFINED)], &format!("{DRAIN} exec sleep 60"));
+    let results = Setup::new(guest()).launcher(program).policy(policy).run(Stage::Node).await;
     let result = one_error(&results, "`/etc/mortise/policy.yaml` demands walls that are missing here: `landlock`");
     assert_eq!(result.answer, Answer::HostFailed);
 }
