@@ -34,11 +34,11 @@ mod manifest;
 mod namespaces;
 mod native;
 pub mod policy;
-#[cfg(feature = "faults")]
-mod probe;
 mod process;
 mod report;
 mod runner;
+#[cfg(feature = "faults")]
+mod scout;
 mod session;
 mod shown;
 mod source;

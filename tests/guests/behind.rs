@@ -1,5 +1,5 @@
 //! Each wall alone: a process that has put up all but the lists of system calls, which would hide the others, tells what
-//! it can do. It is `host/src/plugin/probe.rs`. What it said is missing here must be missing, and nothing else.
+//! it can do. It is `host/src/plugin/scout.rs`. What it said is missing here must be missing, and nothing else.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -19,8 +19,8 @@ use crate::walls::{has_ended, helpers, status, wait_for};
 /// First of the users that helpers take.
 const UID: u32 = 60_800;
 
-/// A probe's first two frames, and the end of its socket.
-struct Probe {
+/// A scout's first two frames, and the end of its socket.
+struct Scout {
     pid: Option<u32>,
     missing: Vec<MissingWall>,
     seen: BTreeMap<String, i64>,
@@ -42,13 +42,13 @@ fn frame<T: serde::de::DeserializeOwned>(socket: &mut UnixStream) -> T {
 }
 
 /// Starts one through this command, which gets the program and its arguments appended.
-fn probe(command: &mut Command) -> (std::process::Child, Probe) {
+fn send_scout(command: &mut Command) -> (std::process::Child, Scout) {
     let (mut socket, theirs) = UnixStream::pair().unwrap();
     let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let Greeting::Confined { pid, walls } = frame(&mut socket);
     let seen = frame(&mut socket);
-    (child, Probe { pid, missing: walls.missing(&WallName::ALL), seen, socket })
+    (child, Scout { pid, missing: walls.missing(&WallName::ALL), seen, socket })
 }
 
 /// Ports came to Landlock with 6.7.
@@ -59,14 +59,14 @@ fn kernel() -> (u32, u32) {
 }
 
 fn words() -> Vec<String> {
-    let mut words = vec![env!("CARGO_BIN_EXE_mortise").to_owned(), "__probe".into()];
+    let mut words = vec![env!("CARGO_BIN_EXE_mortise").to_owned(), "__scout".into()];
     if rustix::process::geteuid().is_root() {
         words.push(UID.to_string());
     }
     words
 }
 
-impl Probe {
+impl Scout {
     fn stands(&self, wall: WallName) -> bool {
         !self.missing.iter().any(|missing| missing.name == wall)
     }
@@ -135,7 +135,7 @@ fn has_landlock() -> bool {
 #[test]
 fn what_this_machine_allows_stands() {
     let words = words();
-    let (mut child, probe) = probe(Command::new(&words[0]).args(&words[1..]));
+    let (mut child, scout) = send_scout(Command::new(&words[0]).args(&words[1..]));
     let root = rustix::process::geteuid().is_root();
     let namespaces = can_unshare(if root { "-nmpf" } else { "-Unmpf" });
     for (wall, allowed) in [
@@ -149,17 +149,17 @@ fn what_this_machine_allows_stands() {
         (WallName::Seccomp, true),
         (WallName::ResourceLimits, true),
     ] {
-        assert!(probe.stands(wall) || !allowed, "{:?}", probe.missing);
+        assert!(scout.stands(wall) || !allowed, "{:?}", scout.missing);
     }
-    probe.end(&mut child);
+    scout.end(&mut child);
 }
 
 #[test]
 fn each_wall_holds_alone_or_is_reported_missing() {
     let words = words();
-    let (mut child, probe) = probe(Command::new(&words[0]).args(&words[1..]));
-    probe.verify();
-    probe.end(&mut child);
+    let (mut child, scout) = send_scout(Command::new(&words[0]).args(&words[1..]));
+    scout.verify();
+    scout.end(&mut child);
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn groups_of_the_host_are_not_passed_on() {
         eprintln!("only root can give a process more groups");
         return;
     }
-    let (mut child, probe) = probe(Command::new("setpriv").args(["--groups", "4242,4243"]).args(words()));
-    let pid = probe.pid.unwrap_or(child.id());
+    let (mut child, scout) = send_scout(Command::new("setpriv").args(["--groups", "4242,4243"]).args(words()));
+    let pid = scout.pid.unwrap_or(child.id());
     assert_eq!(status(&PathBuf::from(format!("/proc/{pid}")))["Groups"], "");
-    probe.end(&mut child);
+    scout.end(&mut child);
 }
 
 /// Where no namespace can be had and no user is known but one; what is left are Landlock and what always stands.
@@ -193,15 +193,15 @@ const MISSING: [WallName; 4] =
 #[test]
 fn what_the_kernel_refuses_is_missing_and_said_so() {
     let Some(mut command) = limited() else { return };
-    let (mut child, probe) = probe(command.args(["__probe", &UID.to_string()]));
+    let (mut child, scout) = send_scout(command.args(["__scout", &UID.to_string()]));
     for wall in MISSING {
-        let missing = probe.missing.iter().find(|missing| missing.name == wall);
+        let missing = scout.missing.iter().find(|missing| missing.name == wall);
         let reason = &missing.unwrap_or_else(|| panic!("{wall} stands")).reason;
         assert!(reason.contains("refused") || reason.contains("_namespaces` is reached"), "{reason}");
     }
-    assert!(probe.stands(WallName::Seccomp));
-    probe.verify();
-    probe.end(&mut child);
+    assert!(scout.stands(WallName::Seccomp));
+    scout.verify();
+    scout.end(&mut child);
 }
 
 #[test]
@@ -234,15 +234,15 @@ fn the_version_and_the_checks_tell_what_is_missing() {
 /// Here nobody reads the socket, and its other end stays open: what ends the process is the end of its parent.
 #[tokio::test]
 async fn it_ends_with_its_parent() {
-    let (mut shell, probe) = probe(Command::new("/bin/sh").args(["-c", "\"$@\"; read x", "sh"]).args(words()));
+    let (mut shell, scout) = send_scout(Command::new("/bin/sh").args(["-c", "\"$@\"; read x", "sh"]).args(words()));
     let parent = shell.id().to_string();
-    let path = match probe.pid {
+    let path = match scout.pid {
         Some(pid) => PathBuf::from(format!("/proc/{pid}")),
-        None => helpers("__probe", "PPid", &parent).remove(0),
+        None => helpers("__scout", "PPid", &parent).remove(0),
     };
     assert_eq!(status(&path)["PPid"], parent);
     shell.kill().unwrap();
     shell.wait().unwrap();
-    wait_for("end of the probe", Duration::from_secs(5), || has_ended(&path).then_some(())).await;
-    drop(probe.socket);
+    wait_for("end of the scout", Duration::from_secs(5), || has_ended(&path).then_some(())).await;
+    drop(scout.socket);
 }

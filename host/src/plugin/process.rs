@@ -34,7 +34,7 @@ pub(super) enum Role {
     Command,
     /// Tells what it can do behind its walls, for tests.
     #[cfg(feature = "faults")]
-    Probe,
+    Scout,
 }
 
 impl Role {
@@ -43,7 +43,7 @@ impl Role {
         Self::Compiler,
         Self::Command,
         #[cfg(feature = "faults")]
-        Self::Probe,
+        Self::Scout,
     ];
 
     fn word(self) -> &'static str {
@@ -52,7 +52,7 @@ impl Role {
             Self::Compiler => "__compiler",
             Self::Command => "__command",
             #[cfg(feature = "faults")]
-            Self::Probe => "__probe",
+            Self::Scout => "__scout",
         }
     }
 }
@@ -211,7 +211,7 @@ pub fn run_as_helper() -> Option<ExitCode> {
         Role::Compiler => compiler::main(uid),
         Role::Command => commands::main(),
         #[cfg(feature = "faults")]
-        Role::Probe => super::probe::main(uid),
+        Role::Scout => super::scout::main(uid),
     })
 }
 
