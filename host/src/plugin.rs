@@ -14,6 +14,7 @@ pub mod commands;
 mod compiler;
 mod confine;
 mod convert;
+mod csr;
 mod embed;
 mod engine;
 mod error;
@@ -42,6 +43,7 @@ mod wire;
 
 pub use answers::Verdict;
 pub use ask::{AskError, Asked, EndingKind};
+pub use csr::{CertificateRequest, CsrError};
 pub use embed::{EmbedError, embed};
 pub use error::{PluginError, Unfit};
 pub use hook::Judgement;

@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::csr::CertificateRequest;
 use super::exports::Exports;
 use super::limits::{
     HANDLES, HOST_TIME, HOSTCALL_FUEL, INSTANCES, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, MEMORIES, RANDOM_BYTES,
@@ -26,6 +27,8 @@ pub(super) struct Guest {
     call: u64,
     link: Arc<Link>,
     pub(super) start: Arc<Start>,
+    /// What a hook judges.
+    pub(super) request: Option<Box<CertificateRequest>>,
     limits: Limits,
     wasi: WasiCtx,
     resources: ResourceTable,
@@ -115,6 +118,7 @@ impl Guest {
             call,
             link,
             start,
+            request: None,
             limits: Limits { limits, refused_bytes: None },
             wasi,
             resources: ResourceTable::with_capacity(0),
@@ -172,6 +176,9 @@ pub(super) async fn call(plugin: &Exports, link: &Arc<Link>, start: Arc<Start>, 
     let guest_time = start.guest_time;
     // Before instantiation: a component's start code runs there.
     let mut store = Store::new(plugin.engine(), Guest::new(Arc::clone(link), start, call, &stderr));
+    if let Export::Review(request) = &export {
+        store.data_mut().request.clone_from(request);
+    }
     store.limiter(|guest| &mut guest.limits);
     store.data_mut().resources.set_max_capacity(HANDLES);
     store.set_hostcall_fuel(HOSTCALL_FUEL);

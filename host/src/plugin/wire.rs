@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::answers::{Cluster, RawJudgement};
+use super::csr::CertificateRequest;
 use super::report::{CheckInfo, Report};
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 
@@ -60,8 +61,8 @@ pub(super) enum Export {
     RunCheck(String),
     /// `discover`.
     Discover,
-    /// `review`.
-    Review,
+    /// `review` of this request; none where a hook is only tried.
+    Review(Option<Box<CertificateRequest>>),
 }
 
 impl Export {
@@ -71,7 +72,7 @@ impl Export {
             Self::ListChecks => "mortise:preflight/check@0.1.0#list-checks",
             Self::RunCheck(_) => "mortise:preflight/check@0.1.0#run-check",
             Self::Discover => "mortise:discovery/source@0.1.0#discover",
-            Self::Review => "mortise:approval/hook@0.1.0#review",
+            Self::Review(_) => "mortise:approval/hook@0.1.0#review",
         }
     }
 }
