@@ -10,9 +10,9 @@ use mortise::plugin::{AskError, EndingKind, FoundSecret, FoundTrust, Verdict};
 use crate::plugin::{Setup, embedded, reporter, rust};
 
 const MANIFEST: &str = "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: approval\n\
-                        limits: {time: 500ms}\n";
+                        limits: {time: 1s, memory: 16Mi}\n";
 
-fn guest() -> &'static [u8] {
+pub(crate) fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
     GUEST.get_or_init(|| embedded(&rust("mortise-test-kinds-guest"), MANIFEST))
 }
@@ -26,7 +26,7 @@ const NO_ANSWER: [(&str, EndingKind, &str, &str); 7] = [
     ("error", EndingKind::Refused, "", "said: not-here: no cluster\\nfor me"),
     ("trap", EndingKind::Broke, "trap", "wasm `unreachable` instruction executed"),
     ("panic", EndingKind::Broke, "trap", "the guest's own words"),
-    ("loop", EndingKind::Broke, "deadline", "stopped after 500 ms"),
+    ("loop", EndingKind::Broke, "deadline", "stopped after 1000 ms"),
     ("grow", EndingKind::Broke, "memory", "bytes of memory"),
     ("denied", EndingKind::Denied, "", "facts: [kernel]"),
     ("nonsense", EndingKind::Broke, "", ""),

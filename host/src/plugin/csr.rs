@@ -92,6 +92,10 @@ impl Diagnose for CsrError {
         }
     }
 
+    fn hint(&self) -> Option<String> {
+        (*self == Self::Pem).then(|| "it is one block from `-----BEGIN CERTIFICATE REQUEST-----` on".into())
+    }
+
     fn exit_code(&self) -> ExitCode {
         ExitCode::Usage
     }
