@@ -1,5 +1,7 @@
 //! Between the generated types and the host's, both ways; and the host functions, each one request to the broker.
 
+use std::time::Duration;
+
 use super::bindings::exports::mortise::preflight::check as wit;
 use super::bindings::mortise::host::{commands, context, csr, facts as host_facts, files, log, settings, types};
 use super::csr::CertificateRequest;
@@ -8,6 +10,8 @@ use super::report::{CheckInfo, Report, ReportedFinding};
 use super::wire::{Ask, HostAnswer, LogLevel};
 use super::{Severity, Stage};
 use crate::facts::{CgroupVersion, Fact, FactRequest, FileKind, HostError, PortState};
+
+mod network;
 
 impl From<wit::CheckInfo> for CheckInfo {
     fn from(check: wit::CheckInfo) -> Self {
@@ -60,6 +64,10 @@ fn mismatched() -> types::Error {
     types::Error { code: "unavailable".into(), message: "the host answered something else".into(), retryable: false }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl types::Host for Guest {}
 
 impl context::Host for Guest {
@@ -73,6 +81,18 @@ impl context::Host for Guest {
 
     async fn parameter(&mut self, name: String) -> Option<String> {
         self.start.parameters.get(&name).cloned()
+    }
+
+    async fn grants(&mut self) -> Vec<String> {
+        self.start.grants.clone()
+    }
+
+    async fn call_time_ms(&mut self) -> u64 {
+        millis(self.start.guest_time)
+    }
+
+    async fn host_time_left_ms(&mut self) -> u64 {
+        millis(self.host_time_left())
     }
 }
 
@@ -252,7 +272,27 @@ impl files::Host for Guest {
 
 impl commands::Host for Guest {
     async fn run(&mut self, program: String, arguments: Vec<String>) -> Result<commands::Output, types::Error> {
-        match self.ask(Ask::Run { program, arguments }).await? {
+        self.run_program(program, arguments, None).await
+    }
+
+    async fn run_with_secret(
+        &mut self,
+        program: String,
+        arguments: Vec<String>,
+        secret: String,
+    ) -> Result<commands::Output, types::Error> {
+        self.run_program(program, arguments, Some(secret)).await
+    }
+}
+
+impl Guest {
+    async fn run_program(
+        &mut self,
+        program: String,
+        arguments: Vec<String>,
+        secret: Option<String>,
+    ) -> Result<commands::Output, types::Error> {
+        match self.ask(Ask::Run { program, arguments, secret }).await? {
             HostAnswer::Output { status, stdout, stderr } => {
                 Ok(commands::Output { status, stdout: stdout.0, stderr: stderr.0 })
             }

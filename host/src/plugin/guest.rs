@@ -129,13 +129,18 @@ impl Guest {
         }
     }
 
+    /// Of this call.
+    pub(super) fn host_time_left(&self) -> Duration {
+        HOST_TIME.saturating_sub(self.host_clock.total())
+    }
+
     /// Asks the host, within what is left of the call's host time and number of requests.
     pub(super) async fn ask(&mut self, ask: Ask) -> Result<HostAnswer, HostError> {
         self.requests += 1;
         if self.requests > REQUESTS {
             return Err(error("unavailable", format!("more than {REQUESTS} requests in one call")));
         }
-        let left = HOST_TIME.saturating_sub(self.host_clock.total());
+        let left = self.host_time_left();
         self.host_clock.start();
         let answer = tokio::time::timeout(left, self.link.ask(self.call, ask)).await;
         self.host_clock.stop();

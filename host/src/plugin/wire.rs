@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::answers::{Cluster, RawJudgement};
 use super::csr::CertificateRequest;
+use super::http::{HttpAnswer, HttpRequest};
+use super::probe::{ProbeRequest, Probed};
 use super::report::{CheckInfo, Report};
+use super::secret::SecretBytes;
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 
 /// From the host.
@@ -47,6 +50,8 @@ pub(super) struct Start {
     pub(super) parameters: BTreeMap<String, String>,
     /// JSON.
     pub(super) settings: String,
+    /// Granted in full, as lines.
+    pub(super) grants: Vec<String>,
     pub(super) memory_bytes: u64,
     pub(super) guest_time: Duration,
 }
@@ -157,7 +162,15 @@ pub(super) enum Ask {
         program: String,
         /// As the guest wrote them.
         arguments: Vec<String>,
+        /// Name of the secret that stands for one of them.
+        secret: Option<String>,
     },
+    /// Grant `http`.
+    Fetch(Box<HttpRequest>),
+    /// Grant `probe`.
+    Probe(ProbeRequest),
+    /// Grant `secrets` with `reveal`.
+    Reveal(String),
 }
 
 /// What the host answers.
@@ -179,6 +192,12 @@ pub(super) enum HostAnswer {
         /// Within the grant's cap.
         stderr: Bytes,
     },
+    /// For [`Ask::Fetch`].
+    Fetched(Box<HttpAnswer>),
+    /// For [`Ask::Probe`].
+    Probed(Probed),
+    /// For [`Ask::Reveal`].
+    Revealed(SecretBytes),
 }
 
 /// Bytes, written in base64.
