@@ -15,6 +15,8 @@ pub mod commands;
 mod compiler;
 mod confine;
 mod convert;
+mod csr;
+mod dial;
 mod embed;
 mod engine;
 mod error;
@@ -23,6 +25,7 @@ pub mod files;
 pub mod grants;
 mod guest;
 mod hook;
+mod http;
 mod inspect;
 #[cfg(feature = "faults")]
 mod intruder;
@@ -34,11 +37,13 @@ mod manifest;
 mod namespaces;
 mod native;
 pub mod policy;
+mod probe;
 mod process;
 mod report;
 mod runner;
 #[cfg(feature = "faults")]
 mod scout;
+mod secret;
 mod session;
 mod shown;
 mod source;
@@ -50,6 +55,7 @@ mod wire;
 
 pub use answers::Verdict;
 pub use ask::{AskError, Asked, EndingKind};
+pub use csr::{CertificateRequest, CsrError};
 pub use embed::{EmbedError, embed};
 pub use error::{PluginError, Unfit};
 pub use hook::Judgement;

@@ -10,9 +10,9 @@ use mortise::plugin::{AskError, EndingKind, FoundSecret, FoundTrust, Verdict};
 use crate::plugin::{Setup, embedded, reporter, rust};
 
 const MANIFEST: &str = "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: approval\n\
-                        limits: {time: 500ms}\n";
+                        limits: {time: 1s, memory: 16Mi}\n";
 
-fn guest() -> &'static [u8] {
+pub(crate) fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
     GUEST.get_or_init(|| embedded(&rust("mortise-test-kinds-guest"), MANIFEST))
 }
@@ -26,7 +26,7 @@ const NO_ANSWER: [(&str, EndingKind, &str, &str); 7] = [
     ("error", EndingKind::Refused, "", "said: not-here: no cluster\\nfor me"),
     ("trap", EndingKind::Broke, "trap", "wasm `unreachable` instruction executed"),
     ("panic", EndingKind::Broke, "trap", "the guest's own words"),
-    ("loop", EndingKind::Broke, "deadline", "stopped after 500 ms"),
+    ("loop", EndingKind::Broke, "deadline", "stopped after 1000 ms"),
     ("grow", EndingKind::Broke, "memory", "bytes of memory"),
     ("denied", EndingKind::Denied, "", "facts: [kernel]"),
     ("nonsense", EndingKind::Broke, "", ""),
@@ -79,7 +79,7 @@ async fn a_source_that_answers_is_taken_apart_and_its_secret_shown_to_nobody() {
 #[tokio::test]
 async fn nothing_but_a_whole_verdict_approves() {
     for (action, ending, why, words) in NO_ANSWER {
-        let asked = that(action).prepare().unwrap().review("guest", &reporter()).await.unwrap();
+        let asked = that(action).prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
         assert_eq!(asked.ending(), ending, "{action}: {:?}", asked.answer);
         let error = asked.answer.unwrap_err();
         assert!(why.is_empty() || reason(&error) == why, "{action}: {error:?}");
@@ -88,7 +88,7 @@ async fn nothing_but_a_whole_verdict_approves() {
     for (action, words) in
         [("nonsense", "the reason `No Reason`"), ("defer-forever", "a wait of 86400 s; 1 to 3600 are allowed")]
     {
-        let asked = that(action).prepare().unwrap().review("guest", &reporter()).await.unwrap();
+        let asked = that(action).prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
         let error = asked.answer.unwrap_err();
         assert_eq!(reason(&error), "oversized", "{error}");
         assert!(error.to_string().contains(words), "{error}");
@@ -103,7 +103,7 @@ async fn each_verdict_arrives_with_its_reason() {
         ("abstain", Verdict::Abstain, None),
         ("defer", Verdict::Defer, Some(Duration::from_secs(60))),
     ] {
-        let asked = that(action).prepare().unwrap().review("guest", &reporter()).await.unwrap();
+        let asked = that(action).prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
         let judgement = asked.answer.unwrap();
         assert_eq!((judgement.verdict, judgement.retry_after), (verdict, retry));
         assert_eq!((judgement.reason.as_str(), judgement.message.as_str()), ("as-set", "the settings\\u{1b} say so"));
@@ -113,16 +113,16 @@ async fn each_verdict_arrives_with_its_reason() {
 
 #[tokio::test]
 async fn a_denial_voids_an_approval_and_leaves_a_refusal_alone() {
-    let approving = that("denied").prepare().unwrap().review("guest", &reporter()).await.unwrap();
+    let approving = that("denied").prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((approving.ending(), approving.denied), (EndingKind::Denied, 1));
     assert_eq!(approving.missing_grants, ["facts: [kernel]"]);
-    let denying = that("denied-deny").prepare().unwrap().review("guest", &reporter()).await.unwrap();
+    let denying = that("denied-deny").prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((denying.answer.unwrap().verdict, denying.denied), (Verdict::Deny, 1));
     let optional = format!("{MANIFEST}grants:\n  facts: [{{name: kernel, optional: true, reason: for show}}]\n");
     let setup = Setup::new(&embedded(&rust("mortise-test-kinds-guest"), &optional)).setting("do", "denied");
-    let without = setup.prepare().unwrap().review("guest", &reporter()).await.unwrap();
+    let without = setup.prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((without.answer.unwrap().verdict, without.denied), (Verdict::Approve, 1));
-    let granted = setup.grant("facts=kernel").prepare().unwrap().review("guest", &reporter()).await.unwrap();
+    let granted = setup.grant("facts=kernel").prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((granted.answer.unwrap().verdict, granted.denied), (Verdict::Approve, 0));
 }
 
@@ -132,7 +132,7 @@ async fn a_host_that_cannot_start_a_runner_blames_itself() {
     let plugins = setup.prepare().unwrap();
     let found = plugins.discover("guest", &reporter()).await.unwrap();
     assert_eq!(found.ending(), EndingKind::HostFailed);
-    let judged = plugins.review("guest", &reporter()).await.unwrap();
+    let judged = plugins.review("guest", None, &reporter()).await.unwrap();
     assert_eq!(judged.ending(), EndingKind::HostFailed);
     let error = judged.answer.unwrap_err();
     assert!(error.to_string().starts_with("plugin `guest@1.2.3` could not be asked"), "{error}");

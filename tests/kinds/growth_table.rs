@@ -44,6 +44,9 @@ world plugin {
 }
 "#;
 
+/// A text of the released package and what it becomes.
+type Replacement<'a> = (&'a str, &'a str);
+
 fn package(text: &str) -> Package {
     let mut resolve = Resolve::default();
     let id = resolve.push_source("table.wit", text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
@@ -51,7 +54,7 @@ fn package(text: &str) -> Package {
 }
 
 /// The released text with replacements, under another version.
-fn changed(version: &str, replacements: &[(&str, &str)]) -> Package {
+fn changed(version: &str, replacements: &[Replacement<'_>]) -> Package {
     let mut text = RELEASED.replacen("a:b@0.1.0", &format!("a:b@{version}"), 1);
     for (from, to) in replacements {
         assert_eq!(text.matches(from).count(), 1, "`{from}`");
@@ -74,7 +77,7 @@ fn allowed_growth_passes() {
                   again: func();\n}\n/// A plugin.\n@since(version = 0.1.0)\nworld";
     let imported = "/// More.\n@since(version = 0.1.1)\ninterface more {\n/// .\n@since(version = 0.1.1)\n\
                     again: func();\n}\n/// A plugin.\n@since(version = 0.1.0)\nworld";
-    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+    let cases: &[(&str, &str, &[Replacement<'_>])] = &[
         ("nothing", "0.1.0", &[]),
         ("a higher version", "0.1.1", &[]),
         ("a comment", "0.1.0", &[("/// Imported.", "/// What the host knows.")]),
@@ -99,7 +102,7 @@ fn what_breaks_a_plugin_is_refused_in_its_own_words() {
     let (level_new, level_old, run_new) = (added(LEVEL, "0.1.1"), added(LEVEL, "0.1.0"), added(RUN, "0.1.1"));
     let no_since = format!("{LEVEL}\n/// .\nmore: func();");
     let type_new = format!("{RUN}\n/// .\n@since(version = 0.1.1)\nrecord more {{ a: u32 }}");
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[(&str, &[Replacement<'_>], &str)] = &[
         (
             "0.1.1",
             &[("name: string, release", "name: string, machine: string, release")],

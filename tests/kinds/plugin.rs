@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use mortise::config::PluginSettings;
 use mortise::facts::{FactSource, HostFacts, HostSettings, Ownership};
 use mortise::output::{Format, Reporter};
 use mortise::plugin::grants::Grants;
-use mortise::plugin::{CheckContext, Launcher, PluginError, Plugins};
+use mortise::plugin::policy::Policy;
+use mortise::plugin::{CertificateRequest, CheckContext, Launcher, PluginError, Plugins};
 
 /// The top of the repository.
 pub(crate) fn top() -> PathBuf {
@@ -49,6 +52,7 @@ pub(crate) struct Setup {
     settings: serde_json::Map<String, serde_json::Value>,
     grants: Grants,
     launcher: Launcher,
+    machine: Arc<dyn FactSource>,
 }
 
 impl Setup {
@@ -58,6 +62,7 @@ impl Setup {
             settings: serde_json::Map::new(),
             grants: Grants::default(),
             launcher: launcher(),
+            machine: this_machine(),
         }
     }
 
@@ -68,6 +73,18 @@ impl Setup {
 
     pub(crate) fn grant(mut self, flag: &str) -> Self {
         self.grants.merge(Grants::parse_flag(flag).unwrap());
+        self
+    }
+
+    /// All that these allow.
+    pub(crate) fn grants(mut self, grants: Grants) -> Self {
+        self.grants.merge(grants);
+        self
+    }
+
+    /// Asked by the broker in the place of this machine.
+    pub(crate) fn machine(mut self, machine: Arc<dyn FactSource>) -> Self {
+        self.machine = machine;
         self
     }
 
@@ -87,13 +104,15 @@ impl Setup {
             digest: None,
             settings: self.settings.clone(),
             grants: self.grants.clone(),
+            secrets: std::collections::BTreeMap::new(),
+            signer: None,
         };
         let context = CheckContext {
             control_plane: false,
             node_name: "n1".into(),
             parameters: std::collections::BTreeMap::new(),
         };
-        Plugins::prepare_one(self.launcher.clone(), &settings, facts(), context)
+        Plugins::prepare_one(self.launcher.clone(), &settings, &Policy::default(), self.machine.clone(), context)
     }
 }
 
@@ -102,7 +121,7 @@ pub(crate) fn launcher() -> Launcher {
     Launcher::at(env!("CARGO_BIN_EXE_mortise"))
 }
 
-fn facts() -> Arc<dyn FactSource> {
+fn this_machine() -> Arc<dyn FactSource> {
     Arc::new(HostFacts::new(HostSettings {
         node_name: "n1".into(),
         cri_socket: String::new(),
@@ -116,4 +135,53 @@ fn facts() -> Arc<dyn FactSource> {
 
 pub(crate) fn reporter() -> Reporter {
     Reporter::new(Format::Text, false)
+}
+
+/// What an operator allows who pastes what the manifest wants.
+pub(crate) fn everything_it_wants(component: &[u8]) -> Grants {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, component).unwrap();
+    mortise::plugin::inspect("guest", file.path()).unwrap_or_else(|error| panic!("{error}")).grants
+}
+
+/// A certificate request as a kubelet makes it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) signer: &'static str,
+    pub(crate) node: String,
+    pub(crate) username: String,
+    pub(crate) extra: Vec<(String, String)>,
+    pub(crate) names: Vec<String>,
+}
+
+impl Request {
+    /// Of the node itself, without alternative names.
+    pub(crate) fn new(signer: &'static str, node: &str) -> Self {
+        let (node, username) = (node.to_owned(), format!("system:node:{node}"));
+        Self { signer, node, username, extra: Vec::new(), names: Vec::new() }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        let mut params = rcgen::CertificateParams::new(self.names.clone()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{}", self.node));
+        params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    }
+
+    /// As the API server shows it.
+    pub(crate) fn object(&self) -> CertificateSigningRequest {
+        let mut object = CertificateSigningRequest::default();
+        object.metadata.name = Some("csr-1".into());
+        object.spec.request = ByteString(self.pem().into());
+        object.spec.signer_name = self.signer.into();
+        object.spec.username = Some(self.username.clone());
+        let extra = self.extra.iter().map(|(key, value)| (key.clone(), vec![value.clone()]));
+        object.spec.extra = Some(extra.collect());
+        object
+    }
+
+    pub(crate) fn parsed(&self) -> CertificateRequest {
+        CertificateRequest::of(&self.object()).unwrap_or_else(|error| panic!("{error}"))
+    }
 }

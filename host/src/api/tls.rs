@@ -20,7 +20,7 @@ pub(super) struct ClientCertificate<'a> {
 }
 
 /// The classic groups only: Go's servers prefer the hybrid one and would ask for a second hello to get it.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups =
         vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
@@ -52,6 +52,13 @@ pub(super) fn client_config(trust: &Trust, client: Option<ClientCertificate<'_>>
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Takes any certificate, for one look at it: no application protocol is offered.
+pub(crate) fn unverified_config() -> ClientConfig {
+    let mut config = client_config(&Trust::Unverified, None).expect("no certificate is read");
+    config.alpn_protocols.clear();
+    config
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, ApiError> {
@@ -120,7 +127,7 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 /// What a failed handshake means.
-pub(super) fn problem(error: &io::Error) -> TlsProblem {
+pub(crate) fn problem(error: &io::Error) -> TlsProblem {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -129,7 +136,12 @@ pub(super) fn problem(error: &io::Error) -> TlsProblem {
             _ => TlsProblem::Other(error.to_string()),
         };
     };
-    match cause {
+    meaning(cause)
+}
+
+/// What an error of TLS means.
+pub(crate) fn meaning(error: &rustls::Error) -> TlsProblem {
+    match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             // With a single self-signed server certificate, webpki reports the second.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::UnknownIssuer,

@@ -95,6 +95,12 @@ pub struct PluginRunArgs {
     /// The plugin's settings: a mapping in YAML or JSON
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+    /// What an approval hook judges: a request in PEM, or what `kubectl get csr NAME -o yaml` prints
+    ///
+    /// A PEM with alternative names is judged as the node's own request for a serving certificate, one without as a
+    /// newcomer's with a bootstrap token.
+    #[arg(long, value_name = "FILE")]
+    pub csr: Option<PathBuf>,
     /// Run the checks of this stage
     #[arg(long, value_enum, default_value_t)]
     pub stage: CheckStage,

@@ -15,6 +15,8 @@ use crate::output::{Event, Reporter};
 use crate::plugin::walls::Walls;
 use crate::plugin::{AskError, Asked, CheckContext, CheckStatus, Kind, Launcher, Plugins, ShownAnswer};
 
+mod request;
+
 /// Why there is nothing to run, or what ran did not pass.
 #[derive(Debug, Error)]
 pub enum PluginRunError {
@@ -34,6 +36,28 @@ pub enum PluginRunError {
         /// With line and column.
         reason: String,
     },
+    /// `--csr`.
+    #[error("cannot read the certificate request `{}`", path.display())]
+    ReadRequest {
+        /// As given.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// What is in it.
+    #[error("`{}` is neither a request in PEM nor a CertificateSigningRequest: {reason}", path.display())]
+    Request {
+        /// As given.
+        path: PathBuf,
+        /// With line and column.
+        reason: String,
+    },
+    /// A hook without anything to judge.
+    #[error("an approval hook judges a certificate request, and none was given")]
+    NoRequest,
+    /// A request for a plugin that judges none.
+    #[error("a certificate request was given, but the plugin is no approval hook")]
+    NoHook,
     /// Checks found errors.
     #[error("{failed} of {all} checks failed")]
     Checks {
@@ -49,6 +73,10 @@ impl Diagnose for PluginRunError {
         match self {
             Self::ReadSettings { .. } => "plugin-run-settings-read",
             Self::Settings { .. } => "plugin-run-settings",
+            Self::ReadRequest { .. } => "plugin-run-csr-read",
+            Self::Request { .. } => "plugin-run-csr",
+            Self::NoRequest => "plugin-run-no-csr",
+            Self::NoHook => "plugin-run-no-hook",
             Self::Checks { .. } => "preflight-failed",
         }
     }
@@ -58,14 +86,18 @@ impl Diagnose for PluginRunError {
             Self::Settings { .. } => {
                 Some("write the settings as a mapping in YAML or JSON, for example `cluster: blue`".into())
             }
-            Self::ReadSettings { .. } | Self::Checks { .. } => None,
+            Self::NoRequest => {
+                Some("give it with `--csr FILE`: PEM, or what `kubectl get csr NAME -o yaml` prints".into())
+            }
+            Self::NoHook => Some("leave out `--csr`".into()),
+            Self::ReadSettings { .. } | Self::ReadRequest { .. } | Self::Request { .. } | Self::Checks { .. } => None,
         }
     }
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::ReadSettings { .. } | Self::Settings { .. } => ExitCode::Usage,
             Self::Checks { .. } => ExitCode::Preflight,
+            _ => ExitCode::Usage,
         }
     }
 }
@@ -89,6 +121,7 @@ pub(super) async fn plugin_run(
         grants: config::grants_of_flags(&args.grants)?,
         ..PluginSettings::default()
     };
+    let mut request = args.csr.as_deref().map(request::read).transpose()?;
     let node_name = args.node_name.clone().unwrap_or_else(hostname);
     // A machine without a runtime is fine until a plugin asks for it.
     let cri_socket = cri::detect_socket().unwrap_or_default();
@@ -108,29 +141,35 @@ pub(super) async fn plugin_run(
     ]);
     let context = CheckContext { control_plane: args.control_plane, node_name, parameters };
     let plugins = Plugins::prepare_one(Launcher::default(), &settings, &config::policy(root)?, facts, context)?;
-    let ended = run_kinds(&plugins, &name, &args, reporter).await;
+    let kinds = plugins.kinds();
+    match (&request, kinds.contains(&Kind::Approval)) {
+        // One that is of another kind, too, can be tried without.
+        (None, true) if kinds.len() == 1 => return Err(PluginRunError::NoRequest.into()),
+        (Some(_), false) => return Err(PluginRunError::NoHook.into()),
+        _ => {}
+    }
+    let ended = async {
+        for kind in kinds {
+            match kind {
+                Kind::Preflight => run_checks(&plugins, &args, reporter).await?,
+                Kind::Discovery => {
+                    let asked = plugins.discover(&name, reporter).await?;
+                    show(kind, asked, |cluster| cluster.shown(), reporter)?;
+                }
+                Kind::Approval => {
+                    let asked = plugins.review(&name, request.take(), reporter).await?;
+                    show(kind, asked, |judgement| judgement.shown(), reporter)?;
+                }
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    let ended = ended.await;
     let walls = plugins.walls();
     if walls != Walls::default() {
         reporter.tell(&Event::Walls { walls });
     }
     ended
-}
-
-async fn run_kinds(plugins: &Plugins, name: &str, args: &PluginRunArgs, reporter: &Reporter) -> Result<(), Failure> {
-    for kind in plugins.kinds() {
-        match kind {
-            Kind::Preflight => run_checks(plugins, args, reporter).await?,
-            Kind::Discovery => {
-                let asked = plugins.discover(name, reporter).await?;
-                show(kind, asked, |cluster| cluster.shown(), reporter)?;
-            }
-            Kind::Approval => {
-                let asked = plugins.review(name, reporter).await?;
-                show(kind, asked, |judgement| judgement.shown(), reporter)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 async fn run_checks(plugins: &Plugins, args: &PluginRunArgs, reporter: &Reporter) -> Result<(), Failure> {

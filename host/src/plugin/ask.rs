@@ -178,7 +178,7 @@ impl Plugins {
                 message: printable(super::judge::truncated(&it.message)),
                 retryable: it.retryable,
             }),
-            Outcome::Broke { reason, message } => Err((reason, message)).or_else(|it| Err(broke(&full, name, it))),
+            Outcome::Broke { reason, message } => Err(broke(&full, name, (reason, message))),
             outcome => read(outcome).map_err(|it| broke(&full, name, it)),
         };
         let necessary = denials.iter().find(|denial| !denial.optional);

@@ -69,7 +69,7 @@ impl Exports {
                     Err(error) => Outcome::Unable(error.into()),
                 }
             }
-            Export::Review => {
+            Export::Review(_) => {
                 let hook = self.hook.as_ref().ok_or_else(absent)?.load(&mut *store, &instance)?;
                 match hook.call_review(store).await? {
                     Ok(judgement) => Outcome::Judgement(judgement.into()),

@@ -56,6 +56,7 @@ pub use machine::{Access, CommandGrant, FACTS, FactGrant, FileGrant};
 pub use network::{HttpGrant, METHODS, Probe, ProbeGrant};
 pub use one::Grant;
 pub use pattern::{ArgPattern, PathPattern, PatternError};
+pub(super) use secret::is_framing;
 pub use secret::{PLACEHOLDER, SecretGrant, SecretSink, SecretUse, TrustRootGrant, is_secret_name};
 pub use url::{HttpUrl, NetHost, Scheme, UrlError, UrlPrefix};
 

@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::csr::CertificateRequest;
 use super::exports::Exports;
 use super::limits::{
     HANDLES, HOST_TIME, HOSTCALL_FUEL, INSTANCES, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, MEMORIES, RANDOM_BYTES,
@@ -26,6 +27,8 @@ pub(super) struct Guest {
     call: u64,
     link: Arc<Link>,
     pub(super) start: Arc<Start>,
+    /// What a hook judges.
+    pub(super) request: Option<Box<CertificateRequest>>,
     limits: Limits,
     wasi: WasiCtx,
     resources: ResourceTable,
@@ -115,6 +118,7 @@ impl Guest {
             call,
             link,
             start,
+            request: None,
             limits: Limits { limits, refused_bytes: None },
             wasi,
             resources: ResourceTable::with_capacity(0),
@@ -125,13 +129,18 @@ impl Guest {
         }
     }
 
+    /// Of this call.
+    pub(super) fn host_time_left(&self) -> Duration {
+        HOST_TIME.saturating_sub(self.host_clock.total())
+    }
+
     /// Asks the host, within what is left of the call's host time and number of requests.
     pub(super) async fn ask(&mut self, ask: Ask) -> Result<HostAnswer, HostError> {
         self.requests += 1;
         if self.requests > REQUESTS {
             return Err(error("unavailable", format!("more than {REQUESTS} requests in one call")));
         }
-        let left = HOST_TIME.saturating_sub(self.host_clock.total());
+        let left = self.host_time_left();
         self.host_clock.start();
         let answer = tokio::time::timeout(left, self.link.ask(self.call, ask)).await;
         self.host_clock.stop();
@@ -172,6 +181,9 @@ pub(super) async fn call(plugin: &Exports, link: &Arc<Link>, start: Arc<Start>, 
     let guest_time = start.guest_time;
     // Before instantiation: a component's start code runs there.
     let mut store = Store::new(plugin.engine(), Guest::new(Arc::clone(link), start, call, &stderr));
+    if let Export::Review(request) = &export {
+        store.data_mut().request.clone_from(request);
+    }
     store.limiter(|guest| &mut guest.limits);
     store.data_mut().resources.set_max_capacity(HANDLES);
     store.set_hostcall_fuel(HOSTCALL_FUEL);

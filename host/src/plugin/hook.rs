@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::answers::Verdict;
 use super::ask::Asked;
+use super::csr::CertificateRequest;
 use super::error::PluginError;
 use super::kind::Kind;
 use super::stage::Plugins;
@@ -27,12 +28,17 @@ pub struct Judgement {
 }
 
 impl Plugins {
-    /// Asks an approval hook once, about the request that the context holds.
+    /// Asks an approval hook once, about this request; without one, a hook that looks at it is told `unavailable`.
     ///
     /// # Errors
     ///
     /// [`PluginError`]: there is no such plugin, or it is of another kind. Whatever the plugin does is in the answer.
-    pub async fn review(&self, name: &str, reporter: &Reporter) -> Result<Asked<Judgement>, PluginError> {
+    pub async fn review(
+        &self,
+        name: &str,
+        request: Option<CertificateRequest>,
+        reporter: &Reporter,
+    ) -> Result<Asked<Judgement>, PluginError> {
         let plugin = self.of_kind(name, Kind::Approval)?;
         let read = |outcome| match outcome {
             Outcome::Judgement(raw) => {
@@ -50,6 +56,6 @@ impl Plugins {
             _ => Err(("protocol".to_owned(), "it answered something else".to_owned())),
         };
         let approves = |judgement: &Judgement| judgement.verdict == Verdict::Approve;
-        Ok(self.ask(plugin, Export::Review, reporter, read, approves).await)
+        Ok(self.ask(plugin, Export::Review(request.map(Box::new)), reporter, read, approves).await)
     }
 }

@@ -121,7 +121,7 @@ impl Subject<'_> {
     /// Plugin, version, export and check, then what was seen.
     fn broke(&self, export: &Export, message: &str) -> String {
         let of = match export {
-            Export::ListChecks | Export::Discover | Export::Review => String::new(),
+            Export::ListChecks | Export::Discover | Export::Review(_) => String::new(),
             Export::RunCheck(id) => format!(" for `{id}`"),
         };
         format!("plugin `{}` broke in `{}`{of}: {}", self.full_name(), export.name(), truncated(message))

@@ -14,10 +14,11 @@ use super::compiler::{self, CompileError};
 use super::error::{PluginError, Unfit};
 use super::grants::{Effective, Grants};
 use super::kind::Kind;
-use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
+use super::limits::{COMPONENT_BYTES, GRANT_LINES, SETTINGS_BYTES};
 use super::policy::{Policy, PolicySubject};
 use super::process::Launcher;
 use super::report::CheckInfo;
+use super::secret::Vault;
 use super::session::{Session, StartError};
 use super::walls::Walls;
 use super::wire::{Export, LogLevel, Start};
@@ -297,7 +298,11 @@ impl Plugin {
             settings: json,
             memory_bytes: inspected.memory_bytes,
             guest_time: inspected.guest_time,
-            broker: Broker { grants, facts: Arc::clone(facts) },
+            broker: Broker {
+                grants,
+                facts: Arc::clone(facts),
+                vault: Vault(settings.map(|it| it.secrets.clone()).unwrap_or_default()),
+            },
             code: OnceCell::new(),
             checks: Mutex::default(),
         })
@@ -337,6 +342,7 @@ impl Plugin {
             node_name: context.node_name.clone(),
             parameters: context.parameters.clone(),
             settings: self.settings.clone(),
+            grants: self.broker.grants.lines().into_iter().take(GRANT_LINES).collect(),
             memory_bytes: self.memory_bytes,
             guest_time: self.guest_time,
         };

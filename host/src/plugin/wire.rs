@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::answers::{Cluster, RawJudgement};
+use super::csr::CertificateRequest;
+use super::http::{HttpAnswer, HttpRequest};
+use super::probe::{ProbeRequest, Probed};
 use super::report::{CheckInfo, Report};
+use super::secret::SecretBytes;
 use super::walls::Walls;
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 
@@ -47,6 +51,8 @@ pub(super) struct Start {
     pub(super) parameters: BTreeMap<String, String>,
     /// JSON.
     pub(super) settings: String,
+    /// Granted in full, as lines.
+    pub(super) grants: Vec<String>,
     pub(super) memory_bytes: u64,
     pub(super) guest_time: Duration,
 }
@@ -61,8 +67,8 @@ pub(super) enum Export {
     RunCheck(String),
     /// `discover`.
     Discover,
-    /// `review`.
-    Review,
+    /// `review` of this request; none where a hook is only tried.
+    Review(Option<Box<CertificateRequest>>),
 }
 
 impl Export {
@@ -72,7 +78,7 @@ impl Export {
             Self::ListChecks => "mortise:preflight/check@0.1.0#list-checks",
             Self::RunCheck(_) => "mortise:preflight/check@0.1.0#run-check",
             Self::Discover => "mortise:discovery/source@0.1.0#discover",
-            Self::Review => "mortise:approval/hook@0.1.0#review",
+            Self::Review(_) => "mortise:approval/hook@0.1.0#review",
         }
     }
 }
@@ -164,7 +170,15 @@ pub(super) enum Ask {
         program: String,
         /// As the guest wrote them.
         arguments: Vec<String>,
+        /// Name of the secret that stands for one of them.
+        secret: Option<String>,
     },
+    /// Grant `http`.
+    Fetch(Box<HttpRequest>),
+    /// Grant `probe`.
+    Probe(ProbeRequest),
+    /// Grant `secrets` with `reveal`.
+    Reveal(String),
 }
 
 /// What the host answers.
@@ -186,6 +200,12 @@ pub(super) enum HostAnswer {
         /// Within the grant's cap.
         stderr: Bytes,
     },
+    /// For [`Ask::Fetch`].
+    Fetched(Box<HttpAnswer>),
+    /// For [`Ask::Probe`].
+    Probed(Probed),
+    /// For [`Ask::Reveal`].
+    Revealed(SecretBytes),
 }
 
 /// Bytes, written in base64.

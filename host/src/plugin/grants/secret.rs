@@ -104,6 +104,11 @@ pub(super) struct RawSecret {
     pub(super) optional: bool,
 }
 
+/// Whether a header, in lower case, frames its message: where it ends, whom it is for, how it is carried.
+pub(in crate::plugin) fn is_framing(header: &str) -> bool {
+    FRAMING.contains(&header) || header.starts_with("proxy-")
+}
+
 /// Whether a text can be the name of a secret.
 pub fn is_secret_name(name: &str) -> bool {
     (1..=NAME_BYTES).contains(&name.len())
@@ -147,7 +152,7 @@ fn header_sink(url: &str, header: &str) -> Result<SecretSink, GrantError> {
     if header.is_empty() || header.len() > NAME_BYTES || !header.bytes().all(token) {
         return Err(GrantError::Value(format!("`{}` is no name of a header", header.escape_debug())));
     }
-    if FRAMING.contains(&header.as_str()) {
+    if is_framing(&header) {
         return Err(GrantError::Value(format!("the header `{header}` is the host's own")));
     }
     Ok(SecretSink::Header { url, header })
