@@ -205,5 +205,6 @@ fn flood(mut wave: impl FnMut()) -> Vec<(String, String)> {
 
 /// Bytes past the protocol. A host that went away ends the process soon.
 fn say(link: &Link, bytes: &[u8]) {
-    let _ = (&*link.raw()).write_all(bytes);
+    let mut socket = link.raw();
+    let _ = socket.write_all(bytes);
 }
