@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint bench cluster
+.PHONY: try build test test-fast test-cluster lint bench cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -44,6 +44,10 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features mortise/faults -- -D warnings
 	cargo deny --offline check licenses bans sources || cargo deny check licenses bans sources
+
+# Texts and components of the interfaces' present version, against which later hosts are tested.
+release-interfaces:
+	cargo test --workspace --features mortise/faults --test kinds -- --ignored writes_the_texts
 
 # Against the real kubeadm on fresh nodes of a real cluster, in the same run.
 bench: build cluster

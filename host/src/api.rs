@@ -33,7 +33,7 @@ mod error;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
-mod tls;
+pub(crate) mod tls;
 mod tunnel;
 pub mod watch;
 

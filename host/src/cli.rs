@@ -13,9 +13,14 @@ use crate::config::{PluginFlag, hide_tokens};
 use crate::output::Format;
 
 mod join;
+mod plugin;
 mod values;
 
 pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
+pub use plugin::{
+    CheckStage, PluginCommand, PluginEmbedArgs, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs,
+    PluginRunArgs,
+};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -84,6 +89,9 @@ pub enum Command {
     ///
     /// Exits with 1 where they differ.
     Verify(VerifyArgs),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Try a join without a cluster
     #[command(subcommand)]
     Sandbox(SandboxCommand),

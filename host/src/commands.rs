@@ -21,9 +21,13 @@ use crate::plugin::{CheckContext, Launcher, Plugins};
 use crate::result::{CONSOLE_PATH, JoinResult, tell_console};
 
 mod machine;
+mod plugin;
+mod plugin_run;
 mod sandbox;
 
 pub use machine::{reset, verify};
+pub use plugin::plugin;
+pub use plugin_run::PluginRunError;
 pub use sandbox::sandbox_join;
 
 /// What of a join is run.
@@ -60,7 +64,7 @@ pub async fn join(
         facts.warm_up();
         facts
     };
-    let plugins = Plugins::prepare(true, &settings.plugins, facts, check_context(&settings))?;
+    let plugins = Plugins::prepare(true, &settings.plugins, &settings.policy, facts, check_context(&settings))?;
     let node = match &plan {
         Some(plan) => Node::planning(root.clone(), machine, plan.clone()),
         None => Node::new(root.clone(), machine, Arc::new(Journal::open(&root, Header::of(&settings))?)),
@@ -86,7 +90,7 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
         ended => ended,
     };
     if extent == Extent::Everything && cx.node.plan().is_none() {
-        leave_result(&cx, run.csr_name(), ended.as_ref().map(|&()| ()));
+        leave_result(&cx, &run, ended.as_ref().map(|&()| ()));
     }
     ended?;
     let message = match (extent, cx.node.plan()) {
@@ -103,9 +107,11 @@ async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Fa
     Ok(())
 }
 
-/// Leaves `/run/mortise/result.json`, and on the console a failure that no terminal shows. What it cannot tell is no reason to fail a join that succeeded.
-fn leave_result(cx: &JoinContext, csr_name: Option<&str>, ended: Result<(), &Failure>) {
-    let result = JoinResult::of(&cx.settings.node.name, csr_name, cx.reporter.elapsed(), ended);
+/// Leaves `/run/mortise/result.json`, and on the console a failure that no terminal shows. What it cannot tell is no
+/// reason to fail a join that succeeded.
+fn leave_result(cx: &JoinContext, run: &Run, ended: Result<(), &Failure>) {
+    let result = JoinResult::of(&cx.settings.node.name, run.csr_name(), cx.reporter.elapsed(), ended)
+        .without_walls(run.missing_walls());
     if let Err((path, error)) = result.write(cx.node.root()) {
         cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
     }

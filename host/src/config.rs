@@ -17,18 +17,21 @@ mod duration;
 mod endpoint;
 mod error;
 mod file;
+mod grants;
 mod join;
 mod join_configuration;
 mod join_plugins;
 mod phases;
+mod policy;
 mod reader;
 mod reset;
 mod yaml;
 
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
-pub use join_plugins::{PluginFlag, sandbox_plugins};
+pub use join_plugins::{PluginFlag, configured_plugins, grants_of_flags, sandbox_plugins};
 pub use phases::{Command, PHASES, PhaseName};
+pub use policy::load as policy;
 pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
 pub use yaml::Place;
 
@@ -68,6 +71,8 @@ pub struct JoinSettings {
     pub fail_fast: bool,
     /// Plugins beside the built-in ones, in order.
     pub plugins: Vec<PluginSettings>,
+    /// The site's policy; forbids nothing where there is none.
+    pub policy: crate::plugin::policy::Policy,
     /// Prefix of every path that is written; `/` unless `--root`.
     pub root: PathBuf,
 }
@@ -160,6 +165,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+impl std::str::FromStr for Endpoint {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        endpoint::parse(text)
+    }
+}
+
 impl Endpoint {
     /// The host as an IP address, when it is a literal.
     pub fn ip(&self) -> Option<IpAddr> {
@@ -230,7 +243,7 @@ impl IgnoredChecks {
 }
 
 /// A plugin as the operator names it: `plugins[]` of `JoinPlugins`, or `--plugin` with `--grant`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PluginSettings {
     /// Name in output and logs.
     pub name: String,
@@ -242,6 +255,19 @@ pub struct PluginSettings {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// What the operator allows; the plugin gets what its manifest wants of it.
     pub grants: crate::plugin::grants::Grants,
+    /// Where the secrets are that it may use, by the name in its grants.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Fingerprint of the key whose signature of the component was verified.
+    pub signer: Option<String>,
+}
+
+/// Where the host finds a secret. It is read when it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// The content of a file, without the newline at its end.
+    File(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
 }
 
 /// Values of the environment a join reads, taken once. May hold tokens: `Debug` shows names only.

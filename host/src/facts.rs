@@ -9,6 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::network::{Network, SystemNetwork};
+
 mod cgroup;
 mod host;
 mod kernel;
@@ -23,6 +25,11 @@ pub use host::{HostFacts, HostSettings, Ownership};
 
 /// Answers what the broker has found to be granted. Two kinds: this machine, and a recorded one.
 pub trait FactSource: Send + Sync {
+    /// The network that plugins reach through the broker.
+    fn network(&self) -> &dyn Network {
+        &SystemNetwork
+    }
+
     /// One fact of the snapshot.
     fn ask<'a>(&'a self, request: &'a FactRequest) -> BoxFuture<'a, Result<Fact, HostError>>;
     /// What is known of a file; none: nothing is there.
@@ -45,7 +52,7 @@ pub struct FileRequest<'a> {
 }
 
 /// A program run that a grant names, all limits filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CommandRequest {
     /// Absolute.
     pub program: PathBuf,
@@ -59,6 +66,17 @@ pub struct CommandRequest {
     pub timeout: Duration,
     /// Of stdout and stderr each.
     pub max_output_bytes: u64,
+}
+
+impl std::fmt::Debug for CommandRequest {
+    /// An argument may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (program, arguments) = (&self.program, self.arguments.len());
+        f.debug_struct("CommandRequest")
+            .field("program", program)
+            .field("arguments", &arguments)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A question about the machine, one case a function of `mortise:host/facts`.

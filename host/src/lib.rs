@@ -43,6 +43,7 @@ pub mod facts;
 pub mod join;
 pub mod journal;
 pub mod kubeconfig;
+pub mod network;
 pub mod node;
 pub mod output;
 pub mod patches;

@@ -9,7 +9,8 @@ use mortise::cli::{
 use mortise::commands::{self, Extent};
 use mortise::config::{self, Environment, Warning};
 use mortise::error::Failure;
-use mortise::output::{Event, Format, Reporter};
+use mortise::output::{self, Event, Format, Reporter};
+use mortise::plugin::Launcher;
 
 /// Exit status of a wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -61,6 +62,7 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
             block_on(commands::reset(settings, reporter))
         }
         Command::Verify(_) => block_on(commands::verify(&root, reporter)),
+        Command::Plugin(plugin) => block_on(commands::plugin(plugin, &root, environment, reporter)),
         Command::Sandbox(SandboxCommand::Join(join)) => {
             block_on(commands::sandbox_join(join, cli.common.root.is_some().then_some(root), environment, reporter))
         }
@@ -81,11 +83,14 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
 
 /// One thread for everything: a join waits more than it computes, and every thread costs memory.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    runtime().block_on(command)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime needs only an epoll descriptor and a pipe")
-        .block_on(command)
 }
 
 /// The settings, their warnings told.
@@ -117,6 +122,7 @@ fn format_of(command: &Command) -> Format {
         Command::Preflight(preflight) => preflight.0.output.into(),
         Command::Reset(reset) => reset.output.into(),
         Command::Verify(verify) => verify.output.into(),
+        Command::Plugin(plugin) => plugin.output().into(),
         Command::Sandbox(cli::SandboxCommand::Join(join)) => join.output.into(),
         Command::Config(_) | Command::Version(_) | Command::Completion { .. } => Format::Text,
     }
@@ -175,15 +181,26 @@ const KUBEADM: &str = "v1.37.2";
 
 fn version_text(format: VersionFormat) -> String {
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
-    let all = serde_json::json!({
+    match format {
+        VersionFormat::Text => format!("mortise {version}, joins as kubeadm {KUBEADM} does\n"),
+        VersionFormat::Short => format!("{version}\n"),
+        VersionFormat::Json => format!("{:#}\n", version_document(version)),
+        VersionFormat::Yaml => {
+            serde_saphyr::to_string(&version_document(version)).expect("strings and objects of them serialize")
+        }
+    }
+}
+
+/// The versions, and which walls this machine allows around plugins; no helper at all is no reason to fail.
+fn version_document(version: &str) -> serde_json::Value {
+    let mut all = serde_json::json!({
         "version": version,
         "kubeadm": KUBEADM,
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     });
-    match format {
-        VersionFormat::Text => format!("mortise {version}, joins as kubeadm {KUBEADM} does\n"),
-        VersionFormat::Short => format!("{version}\n"),
-        VersionFormat::Json => format!("{all:#}\n"),
-        VersionFormat::Yaml => serde_saphyr::to_string(&all).expect("strings serialize"),
+    match runtime().block_on(Launcher::default().walls()) {
+        Ok(walls) => all["walls"] = serde_json::to_value(walls).expect("names and strings serialize"),
+        Err(error) => all["wallsError"] = output::printable(&error.to_string()).into(),
     }
+    all
 }

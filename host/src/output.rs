@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::plugin::walls::Walls;
+
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -62,6 +64,11 @@ pub enum Event {
         /// One line.
         message: String,
     },
+    /// What stood around the plugins that ran. Told once.
+    Walls {
+        /// By name.
+        walls: Walls,
+    },
     /// One preflight check ended.
     Check(crate::plugin::CheckResult),
     /// A line a plugin logged.
@@ -72,6 +79,23 @@ pub enum Event {
         level: &'static str,
         /// The line, control characters replaced.
         message: String,
+    },
+    /// How a discovery source or an approval hook answered.
+    PluginAnswer {
+        /// `name@version`.
+        plugin: String,
+        /// `discovery` or `approval`.
+        kind: crate::plugin::Kind,
+        /// Which of the endings.
+        ending: crate::plugin::EndingKind,
+        /// What it found or judged, without secrets; none where it did not answer.
+        answer: Option<crate::plugin::ShownAnswer>,
+        /// Requests to the host that no grant covered.
+        denied: u32,
+        /// Grant lines that would have covered them.
+        missing_grants: Vec<String>,
+        /// Milliseconds it took.
+        took_ms: u64,
     },
     /// What a sandbox join left, after it.
     Sandbox {
@@ -113,6 +137,8 @@ pub struct Reporter {
 struct Inner {
     format: Format,
     verbose: bool,
+    /// Whether checks are told; else the command prints them itself.
+    checks: bool,
     started: Instant,
     /// Width of the live line that stands on the terminal now.
     live: Mutex<usize>,
@@ -121,7 +147,18 @@ struct Inner {
 impl Reporter {
     /// `verbose` shows passed checks, plugins' debug lines and unchanged steps to people, too.
     pub fn new(format: Format, verbose: bool) -> Self {
-        Self { inner: Arc::new(Inner { format, verbose, started: Instant::now(), live: Mutex::new(0) }), held: None }
+        Self::with(format, verbose, true)
+    }
+
+    fn with(format: Format, verbose: bool, checks: bool) -> Self {
+        let inner = Inner { format, verbose, checks, started: Instant::now(), live: Mutex::new(0) };
+        Self { inner: Arc::new(inner), held: None }
+    }
+
+    /// One of the same form, with a clock of its own, that leaves checks out: for a command that prints them itself.
+    #[must_use]
+    pub fn without_checks(&self) -> Self {
+        Self::with(self.inner.format, self.inner.verbose, false)
     }
 
     /// One for work that is done ahead of its turn: it keeps its events until [`Reporter::let_out`].
@@ -168,6 +205,9 @@ impl Reporter {
             && let Some(events) = held.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
         {
             return events.push(event.clone());
+        }
+        if !self.inner.checks && matches!(event, Event::Check(_)) {
+            return;
         }
         match self.inner.format {
             Format::Json => {

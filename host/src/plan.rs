@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use crate::plugin::walls::MissingWall;
+
 mod diff;
 
 /// One effect that would be made.
@@ -75,6 +77,11 @@ pub enum Step {
         digest: String,
         /// What it is granted, one line each.
         grants: Vec<String>,
+    },
+    /// Plugins run with less around them than they could have.
+    MissingWalls {
+        /// Each with the reason.
+        missing: Vec<MissingWall>,
     },
     /// Something would be waited for.
     Wait {
@@ -215,6 +222,10 @@ fn line(step: &Step) -> String {
         Step::Plugin { name, digest, grants } => {
             let grants = if grants.is_empty() { "nothing".into() } else { grants.join(", ") };
             format!("plugin {name} ({digest}), granted: {grants}")
+        }
+        Step::MissingWalls { missing } => {
+            let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            format!("walls missing around plugins: {}", missing.join(", "))
         }
         Step::Wait { what } => format!("would wait for {what}"),
     }

@@ -6,31 +6,64 @@
 
 use serde::Serialize;
 
+mod answers;
+mod ask;
 mod bindings;
 mod broker;
+mod child;
 pub mod commands;
 mod compiler;
 mod confine;
 mod convert;
+mod csr;
+mod dial;
+mod embed;
 mod engine;
 mod error;
+mod exports;
 pub mod files;
 pub mod grants;
 mod guest;
+mod hook;
+mod http;
+mod inspect;
+#[cfg(feature = "faults")]
+mod intruder;
 mod judge;
+mod kind;
+pub mod leaks;
 mod limits;
 mod manifest;
+mod namespaces;
 mod native;
+pub mod policy;
+mod probe;
 mod process;
 mod report;
 mod runner;
+#[cfg(feature = "faults")]
+mod scout;
+mod secret;
 mod session;
+mod shown;
+mod source;
 mod stage;
 mod stdio;
+mod syscalls;
+pub mod walls;
 mod wire;
 
+pub use answers::Verdict;
+pub use ask::{AskError, Asked, EndingKind};
+pub use csr::{CertificateRequest, CsrError};
+pub use embed::{EmbedError, embed};
 pub use error::{PluginError, Unfit};
-pub use process::{Launcher, run_as_helper};
+pub use hook::Judgement;
+pub use inspect::{Inspection, inspect};
+pub use kind::Kind;
+pub use process::{LaunchError, Launcher, run_as_helper};
+pub use shown::ShownAnswer;
+pub use source::{FoundCluster, FoundCredential, FoundSecret, FoundTrust};
 pub use stage::{CheckContext, PluginDigest, Plugins};
 
 /// When a check runs.

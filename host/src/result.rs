@@ -15,6 +15,7 @@ use crate::config::hide_tokens;
 use crate::error::Failure;
 use crate::node;
 use crate::output::printable;
+use crate::plugin::walls::MissingWall;
 
 /// Its directory.
 pub const RESULT_DIRECTORY: &str = "/run/mortise";
@@ -43,6 +44,8 @@ pub struct JoinResult {
     /// RFC 3339, UTC.
     ended: String,
     took_ms: u64,
+    /// Walls that did not stand around the plugins that ran.
+    missing_walls: Vec<MissingWall>,
     /// Of a failure.
     error: Option<ErrorResult>,
 }
@@ -91,8 +94,15 @@ impl JoinResult {
             started: format!("{started:.3}"),
             ended: format!("{ended:.3}"),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            missing_walls: Vec::new(),
             error,
         }
+    }
+
+    /// The same, of a join whose plugins ran without these walls.
+    #[must_use]
+    pub fn without_walls(self, missing_walls: Vec<MissingWall>) -> Self {
+        Self { missing_walls, ..self }
     }
 
     /// Writes it, mode 0644, its directory 0755.

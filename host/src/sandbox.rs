@@ -181,6 +181,7 @@ impl Sandbox {
             wait: asked.wait,
             fail_fast: false,
             plugins: asked.plugins,
+            policy: crate::plugin::policy::Policy::default(),
             root: root.clone(),
         };
         let machine = Arc::new(SimulatedMachine::new(root, spec, control_plane.dialer()));

@@ -1,12 +1,14 @@
 //! Plugins that misbehave, commands that will not end, and a native stand-in for a runner that was taken over: each
 //! through the real runner, compiler and broker.
 
+mod behind;
 mod commands;
 mod endings;
 mod example;
 mod files;
 mod grants;
 mod machine;
+mod native;
 mod plugin;
 mod speed;
 mod standin;

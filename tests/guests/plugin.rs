@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use mortise::config::{IgnoredChecks, PluginSettings};
 use mortise::output::{Format, Reporter};
 use mortise::plugin::grants::Grants;
+use mortise::plugin::policy::Policy;
 use mortise::plugin::{CheckContext, CheckResult, Launcher, PluginError, Plugins, Stage};
 
 use crate::machine::Machine;
@@ -78,6 +79,28 @@ fn leb128(mut value: usize) -> Vec<u8> {
     }
 }
 
+/// The manifest with a reason for every grant that has none.
+fn explained(manifest: &str) -> String {
+    use serde_json::Value;
+    let mut manifest: Value = serde_saphyr::from_str(manifest).unwrap();
+    let kinds = manifest.get_mut("grants").and_then(Value::as_object_mut);
+    for grants in kinds.into_iter().flat_map(|kinds| kinds.values_mut()) {
+        let one = grants.as_bool().is_some();
+        if one {
+            *grants = serde_json::json!({"reason": "a test"});
+        }
+        for grant in grants.as_array_mut().into_iter().flatten() {
+            if let Some(name) = grant.as_str() {
+                *grant = serde_json::json!({"name": name});
+            }
+            if let Some(fields) = grant.as_object_mut() {
+                fields.entry("reason").or_insert("a test".into());
+            }
+        }
+    }
+    manifest.to_string()
+}
+
 /// One plugin as an operator would name it.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -85,6 +108,7 @@ pub(crate) struct Setup {
     manifest: String,
     settings: serde_json::Map<String, serde_json::Value>,
     grants: Grants,
+    policy: Policy,
     ignore: IgnoredChecks,
     launcher: Launcher,
     /// Asked by the broker.
@@ -100,6 +124,7 @@ impl Setup {
                 .into(),
             settings: serde_json::Map::new(),
             grants: Grants::default(),
+            policy: Policy::default(),
             ignore: IgnoredChecks::default(),
             launcher: Launcher::at(env!("CARGO_BIN_EXE_mortise")),
             machine: Arc::default(),
@@ -140,32 +165,57 @@ impl Setup {
         self
     }
 
+    pub(crate) fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     pub(crate) fn launcher(mut self, program: impl Into<PathBuf>) -> Self {
         self.launcher = Launcher::at(program);
         self
     }
 
     pub(crate) fn prepare(&self) -> Result<Plugins, PluginError> {
-        let component = if self.manifest.is_empty() {
-            self.component.clone()
-        } else {
-            with_section(&self.component, "mortise:manifest", self.manifest.as_bytes())
-        };
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, &component).unwrap();
-        let settings = PluginSettings {
-            name: "guest".into(),
-            path: file.path().to_owned(),
-            digest: None,
-            settings: self.settings.clone(),
-            grants: self.grants.clone(),
-        };
+        self.prepare_beside(None)
+    }
+
+    /// With another plugin beside it, as its neighbour's setup names it.
+    fn prepare_beside(&self, neighbour: Option<&Self>) -> Result<Plugins, PluginError> {
+        let (own, _file) = self.as_configured("guest");
+        let mut all = vec![own];
+        let other = neighbour.map(|neighbour| neighbour.as_configured("neighbour"));
+        all.extend(other.iter().map(|(settings, _)| settings.clone()));
         let context = CheckContext {
             control_plane: false,
             node_name: "n1".into(),
             parameters: [("endpoint-host".to_owned(), "10.0.0.1".to_owned())].into(),
         };
-        Plugins::prepare_with(self.launcher.clone(), false, &[settings], self.machine.clone(), context)
+        Plugins::prepare_with(self.launcher.clone(), false, &all, &self.policy, self.machine.clone(), context)
+    }
+
+    /// The component in a file, and what names it.
+    fn as_configured(&self, name: &str) -> (PluginSettings, tempfile::NamedTempFile) {
+        let component = if self.manifest.is_empty() {
+            self.component.clone()
+        } else {
+            with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
+        };
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &component).unwrap();
+        let settings = PluginSettings {
+            name: name.into(),
+            path: file.path().to_owned(),
+            settings: self.settings.clone(),
+            grants: self.grants.clone(),
+            ..PluginSettings::default()
+        };
+        (settings, file)
+    }
+
+    /// Both plugins' results, this one's first.
+    pub(crate) async fn beside(&self, neighbour: &Self, stage: Stage) -> Vec<CheckResult> {
+        let plugins = self.prepare_beside(Some(neighbour)).unwrap_or_else(|error| panic!("{error}"));
+        plugins.run_stage(stage, &self.ignore, &Reporter::new(Format::Text, true)).await
     }
 
     pub(crate) async fn run(&self, stage: Stage) -> Vec<CheckResult> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mortise::config::IgnoredChecks;
 use mortise::output::{Format, Reporter};
+use mortise::plugin::policy::Policy;
 use mortise::plugin::{CheckContext, Launcher, Plugins, Stage};
 
 use crate::machine::Machine;
@@ -25,7 +26,7 @@ async fn all_built_in_checks_take_at_most_85_ms_cold() {
         let launcher = Launcher::at(env!("CARGO_BIN_EXE_mortise"));
         let machine = Arc::new(Machine::default());
         let began = Instant::now();
-        let plugins = Plugins::prepare_with(launcher, true, &[], machine, context).unwrap();
+        let plugins = Plugins::prepare_with(launcher, true, &[], &Policy::default(), machine, context).unwrap();
         let results = plugins.run_stage(Stage::Node, &IgnoredChecks::default(), &reporter).await;
         times.push(began.elapsed());
         assert!(results.len() > 5, "{results:#?}");

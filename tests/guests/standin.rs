@@ -4,10 +4,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mortise::plugin::policy::Policy;
+use mortise::plugin::walls::WallName;
 use mortise::plugin::{Answer, CheckResult, CheckStatus, Stage};
 
 use crate::plugin::{Setup, guest};
 
+/// What precedes all that these programs say: without it there is no runner.
+const CONFINED: &str = r#"{"confined":{"pid":null,"walls":{}}}"#;
 const READY: &str = r#"{"ready":{"native_bytes":0}}"#;
 const LIST: &str =
     r#"{"done":{"call":1,"outcome":{"checks":[{"id":"a","title":"t","stage":"node","severity":"error"}]}}}"#;
@@ -36,7 +40,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 async fn against(name: &str, said: &[&str], then: &str) -> Vec<CheckResult> {
-    let frames: Vec<Vec<u8>> = said.iter().map(|text| frame(text)).collect();
+    let frames: Vec<Vec<u8>> = std::iter::once(&CONFINED).chain(said).map(|text| frame(text)).collect();
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
     Setup::new(guest()).launcher(stand_in(name, &frames, then)).run(Stage::Node).await
 }
@@ -54,6 +58,49 @@ async fn garbage_instead_of_a_greeting_is_a_failure_of_the_host() {
     let script = stand_in("garbage", &[&[0xff; 4096]], &format!("{DRAIN} exec sleep 60"));
     let results = Setup::new(guest()).launcher(script).run(Stage::Node).await;
     assert_eq!(one_error(&results, "a frame of 4294967295 bytes").answer, Answer::HostFailed);
+}
+
+#[tokio::test]
+async fn a_greeting_names_a_child_of_the_host_or_nobody() {
+    for (name, pid, words) in
+        [("init", "1", "No child processes"), ("negative", "-7", "number -7"), ("none", "0", "number 0")]
+    {
+        let said = frame(&CONFINED.replace("null", pid));
+        let results = Setup::new(guest())
+            .launcher(stand_in(name, &[&said], &format!("{DRAIN} exec sleep 60")))
+            .run(Stage::Node)
+            .await;
+        assert_eq!(one_error(&results, words).answer, Answer::HostFailed);
+    }
+}
+
+#[tokio::test]
+async fn a_greeting_with_another_wall_or_field_is_malformed() {
+    for (name, said) in [
+        ("wall", r#"{"confined":{"pid":null,"walls":{"moat":{"state":"up"}}}}"#),
+        ("state", r#"{"confined":{"pid":null,"walls":{"uid":{"state":"up","height":3}}}}"#),
+        ("field", r#"{"confined":{"pid":null,"walls":{},"user":0}}"#),
+    ] {
+        let said = frame(said);
+        let results = Setup::new(guest())
+            .launcher(stand_in(name, &[&said], &format!("{DRAIN} exec sleep 60")))
+            .run(Stage::Node)
+            .await;
+        assert_eq!(one_error(&results, "malformed frame").answer, Answer::HostFailed);
+    }
+}
+
+#[tokio::test]
+async fn a_wall_that_policy_demands_and_nobody_put_up_stops_the_runner() {
+    let policy = Policy {
+        path: "/etc/mortise/policy.yaml".into(),
+        require_walls: vec![WallName::Landlock],
+        ..Policy::default()
+    };
+    let program = stand_in("bare", &[&frame(CONFINED)], &format!("{DRAIN} exec sleep 60"));
+    let results = Setup::new(guest()).launcher(program).policy(policy).run(Stage::Node).await;
+    let result = one_error(&results, "`/etc/mortise/policy.yaml` demands walls that are missing here: `landlock`");
+    assert_eq!(result.answer, Answer::HostFailed);
 }
 
 #[tokio::test]

@@ -1,35 +1,55 @@
 //! What a runner is, seen from outside while it runs a guest.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mortise::plugin::Stage;
 
-use crate::plugin::{Setup, guest};
+use crate::plugin::{Setup, guest, with_section};
 
-/// Processes of this test whose command line has this word.
-fn helpers(word: &str) -> Vec<PathBuf> {
-    let own = std::process::id().to_string();
+/// Processes whose second word this is and that have this line in `/proc/<pid>/status`.
+pub(crate) fn helpers(word: &str, key: &str, value: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     entries
         .filter(|path| {
             let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
-            let parent = status(path).remove("PPid").unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(word.as_bytes()) && parent == own
+            let is_helper = line.split(|byte| *byte == 0).nth(1) == Some(word.as_bytes());
+            is_helper && status(path).get(key).is_some_and(|it| it == value)
         })
         .collect()
 }
 
+/// The binary under another name, at most 15 bytes, by which the kernel lists its helpers: tests run side by side.
+fn named(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join(name);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mortise"), &link).unwrap();
+    (directory, link)
+}
+
+/// A runner that put up its last wall.
+fn settled(runners: Vec<PathBuf>) -> Option<PathBuf> {
+    // Both lists of the start and the one for all threads.
+    runners.into_iter().find(|path| status(path).get("Seccomp_filters").is_some_and(|count| count == "3"))
+}
+
 /// `/proc/<pid>/status` by key.
-fn status(process: &Path) -> BTreeMap<String, String> {
+pub(crate) fn status(process: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(process.join("status")).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
+/// Whether it is gone, or only waits to be reaped.
+pub(crate) fn has_ended(process: &Path) -> bool {
+    status(process).get("State").is_none_or(|state| state.starts_with('Z'))
+}
+
 /// Looks every few milliseconds until something is there.
-async fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -40,19 +60,14 @@ async fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> O
     }
 }
 
-// Alone in its process group of tests: other tests have runners of their own, which are as confined as this one.
 #[tokio::test]
-async fn a_runner_has_given_everything_up() {
-    let setup = Setup::new(guest()).manifest("").only("sleeps");
+async fn a_runner_has_given_everything_up_and_is_gone_after_its_stage() {
+    let (_directory, program) = named("walls-all");
+    let setup = Setup::new(guest()).launcher(program).only("sleeps");
     let running = tokio::spawn(async move { setup.run(Stage::Node).await });
-    let settled = || {
-        helpers("__runner").into_iter().find_map(|path| {
-            let status = status(&path);
-            // Both filters of the start and the one for all threads.
-            (status.get("Seccomp_filters").is_some_and(|count| count == "3")).then_some((path, status))
-        })
-    };
-    let (path, status) = wait_for("runner with all its walls", Duration::from_secs(60), settled).await;
+    let all = || helpers("__runner", "Name", "walls-all");
+    let path = wait_for("runner with all its walls", Duration::from_secs(60), || settled(all())).await;
+    let status = status(&path);
     assert_eq!(status["NoNewPrivs"], "1");
     assert_eq!(status["Seccomp"], "2");
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
@@ -80,18 +95,94 @@ async fn a_runner_has_given_everything_up() {
             assert!(limits.contains(limit), "{limit} is not in\n{limits}");
         }
     }
+    assert_eq!(namespace_number(&status), Some("1"), "{status:#?}");
+    let of_its_own = ["net", "mnt", "pid"];
+    if rustix::process::geteuid().is_root() {
+        for name in of_its_own {
+            let (ours, its) = (link(Path::new("/proc/self"), name), link(&path, name));
+            assert_ne!(ours.unwrap(), its.unwrap(), "namespace {name}");
+        }
+        let mounts = std::fs::read_to_string(path.join("mountinfo")).unwrap();
+        assert_eq!(mounts.lines().count(), 1, "{mounts}");
+        assert!(mounts.contains(" / / ro,nosuid,nodev,noexec") && mounts.contains(" - tmpfs "), "{mounts}");
+        // Neither memory nor environment can be looked at by another process of its user.
+        let uid = status["Uid"].split_whitespace().next().unwrap().parse().unwrap();
+        for file in ["environ", "mem", "maps"] {
+            let looked = Command::new("/bin/cat").arg(path.join(file)).uid(uid).gid(uid).output().unwrap();
+            assert!(String::from_utf8_lossy(&looked.stderr).contains("Permission denied"), "{file}: {looked:?}");
+        }
+    } else {
+        // Of another user's process, or one that cannot be traced, even the names are hidden.
+        for name in of_its_own {
+            assert_eq!(link(&path, name).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied, "namespace {name}");
+        }
+    }
     running.await.unwrap();
-    assert!(!path.exists(), "the runner outlived its stage");
+    assert_eq!(all(), [] as [PathBuf; 0], "the runner outlived its stage");
+}
+
+/// As the innermost namespace of a process counts it, from `/proc/<pid>/status`.
+fn namespace_number(status: &BTreeMap<String, String>) -> Option<&str> {
+    status.get("NSpid")?.split_whitespace().nth(1)
+}
+
+fn link(process: &Path, namespace: &str) -> std::io::Result<PathBuf> {
+    std::fs::read_link(process.join("ns").join(namespace))
 }
 
 #[tokio::test]
 async fn a_runner_ends_when_its_host_drops_it() {
-    let setup = Setup::new(guest()).manifest("").only("sleeps,skips");
+    let (_directory, program) = named("walls-drops");
+    let setup = Setup::new(guest()).launcher(program).only("sleeps,skips");
     let running = tokio::spawn(async move { setup.run(Stage::Node).await });
-    let path = wait_for("runner", Duration::from_secs(60), || helpers("__runner").pop()).await;
+    let all = || helpers("__runner", "Name", "walls-drops");
+    let path = wait_for("runner", Duration::from_secs(60), || settled(all())).await;
     running.abort();
-    let gone = || {
-        (!path.join("root").exists() && status(&path).get("State").is_none_or(|it| it.starts_with('Z'))).then_some(())
-    };
-    wait_for("end of the runner", Duration::from_secs(5), gone).await;
+    wait_for("end of the runner", Duration::from_secs(5), || has_ended(&path).then_some(())).await;
+}
+
+/// Nobody tells a runner that its host is gone: it sees it. The intruder computes without end and reads nothing.
+#[tokio::test]
+async fn runners_end_when_their_host_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: preflight\n\
+                    limits: {time: 60s}\n";
+    let plugin = directory.path().join("guest.wasm");
+    std::fs::write(&plugin, with_section(guest(), "mortise:manifest", manifest.as_bytes())).unwrap();
+    let configuration = directory.path().join("join.yaml");
+    let text = format!(
+        "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\nnodeRegistration: {{criSocket: \"unix:///nowhere\"}}\n\
+         ---\napiVersion: mortise.dev/v1alpha1\nkind: JoinPlugins\nplugins:\n- name: guest\n  path: {}\n  \
+         settings: {{intruder: spin}}\n",
+        plugin.display()
+    );
+    std::fs::write(&configuration, text).unwrap();
+    let mut host = Command::new(env!("CARGO_BIN_EXE_mortise"))
+        .args(["preflight", "--config"])
+        .arg(&configuration)
+        .arg("--root")
+        .arg(directory.path().join("root"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let parent = host.id().to_string();
+    let all = || helpers("__runner", "PPid", &parent);
+    let spinning = || settled(all()).filter(|path| computed(path) > 10);
+    let path = wait_for("spinning runner", Duration::from_secs(120), spinning).await;
+    let mut all = all();
+    host.kill().unwrap();
+    host.wait().unwrap();
+    all.push(path);
+    for path in all {
+        wait_for("end of a runner", Duration::from_secs(5), || has_ended(&path).then_some(())).await;
+    }
+}
+
+/// Computing time so far, in ticks of the kernel's clock, 10 ms each.
+fn computed(process: &Path) -> u64 {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    fields.get(11).and_then(|ticks| ticks.parse().ok()).unwrap_or_default()
 }

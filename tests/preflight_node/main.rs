@@ -10,6 +10,7 @@ use mortise::facts::{
     CgroupVersion, CommandRequest, ExecutableInfo, FactRequest, FactSource, HostFacts, HostSettings, Ownership,
 };
 use mortise::output::{Format, Reporter};
+use mortise::plugin::policy::Policy;
 use mortise::plugin::{Answer, CheckContext, CheckResult, CheckStatus, Launcher, Plugins, Severity, Stage};
 use mortise::sandbox::facts::{RecordedContent, RecordedFacts, RecordedFile, Recording};
 
@@ -48,7 +49,7 @@ fn plugins(facts: Arc<dyn FactSource>) -> Plugins {
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let context = CheckContext { control_plane: false, node_name: "localhost".into(), parameters: parameters.into() };
-    Plugins::prepare_with(launcher(), true, &[], facts, context).unwrap()
+    Plugins::prepare_with(launcher(), true, &[], &Policy::default(), facts, context).unwrap()
 }
 
 async fn run(facts: Arc<dyn FactSource>) -> BTreeMap<String, CheckResult> {

@@ -489,6 +489,7 @@ pub(crate) fn test_context(dialer: &Dialer, discovery: Discovery) -> (tempfile::
         wait: Wait::Kubelet,
         fail_fast: true,
         plugins: Vec::new(),
+        policy: crate::plugin::policy::Policy::default(),
         root: directory.path().to_owned(),
     };
     let reporter = Reporter::new(Format::Text, false);

@@ -33,7 +33,7 @@ pub(super) struct ClientCertificate<'a> {
 }
 
 /// The classic groups only: Go's servers prefer the hybrid one and would ask for a second hello to get it.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups =
         vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
@@ -85,7 +85,14 @@ pub(super) fn verify_peer(trust: &Trust, peer: &[CertificateDer<'_>], name: &Ser
         let (own, intermediates) = peer.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         verifier.verify_server_cert(own, intermediates, name, &[], UnixTime::now())
     };
-    verify().map(drop).map_err(|error| problem_of(&error))
+    verify().map(drop).map_err(|error| meaning(&error))
+}
+
+/// Takes any certificate, for one look at it: no application protocol is offered.
+pub(crate) fn unverified_config() -> ClientConfig {
+    let mut config = client_config(&Trust::Unverified, Protocols::Http1, None).expect("no certificate is read");
+    config.alpn_protocols.clear();
+    config
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, ApiError> {
@@ -154,7 +161,7 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 /// What a failed handshake means.
-pub(super) fn problem(error: &io::Error) -> TlsProblem {
+pub(crate) fn problem(error: &io::Error) -> TlsProblem {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -163,10 +170,11 @@ pub(super) fn problem(error: &io::Error) -> TlsProblem {
             _ => TlsProblem::Other(error.to_string()),
         };
     };
-    problem_of(cause)
+    meaning(cause)
 }
 
-fn problem_of(error: &rustls::Error) -> TlsProblem {
+/// What an error of TLS means.
+pub(crate) fn meaning(error: &rustls::Error) -> TlsProblem {
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             // With a single self-signed server certificate, webpki reports the second.

@@ -1,11 +1,11 @@
 //! `mortise sandbox join`: the real loop against a control plane and a machine inside this process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Extent, check_context, host_settings, run};
 use crate::cli::{Facts as FactsFrom, SandboxJoinArgs};
-use crate::config::{Environment, IgnoredChecks, sandbox_plugins};
+use crate::config::{self, Environment, IgnoredChecks, sandbox_plugins};
 use crate::cri;
 use crate::error::Failure;
 use crate::facts::{HostFacts, HostSettings, Ownership};
@@ -50,7 +50,9 @@ pub async fn sandbox_join(
         eprintln!("{}", sandbox.join_line());
         eprintln!("(the machine's files go to {})\n", sandbox.root().display());
     }
-    let plugins = Plugins::prepare(true, &settings.plugins, facts, check_context(&settings))?;
+    // The sandbox has a machine of its own; its plugins run on this one.
+    let policy = config::policy(Path::new("/"))?;
+    let plugins = Plugins::prepare(true, &settings.plugins, &policy, facts, check_context(&settings))?;
     let journal = Arc::new(Journal::open(sandbox.root(), Header::of(&settings))?);
     let node = Node::new(sandbox.root().to_owned(), sandbox.machine(), journal);
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };

@@ -120,8 +120,16 @@ pub enum Fault {
     #[error("plugins from images are not built yet: they come with the plugin platform")]
     PluginImage,
     /// Two plugins of one name.
-    #[error("the plugin name `{0}` is used twice")]
-    PluginName(String),
+    #[error("the plugin name `{name}` is used twice; first by {first}")]
+    PluginName {
+        /// Of both.
+        name: String,
+        /// File, line and column, or the flag.
+        first: String,
+    },
+    /// A secret with no source, or with two.
+    #[error("a secret is taken from one of `file` and `env`")]
+    SecretSource,
 }
 
 impl Fault {
@@ -144,7 +152,8 @@ impl Fault {
             Self::Value { .. } => "config-invalid-value",
             Self::Grant(_) => "config-grant",
             Self::PluginImage => "plugin-image-not-built",
-            Self::PluginName(_) => "config-plugin-name",
+            Self::PluginName { .. } => "config-plugin-name",
+            Self::SecretSource => "config-secret-source",
         }
     }
 

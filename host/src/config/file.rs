@@ -172,7 +172,7 @@ pub(super) fn missing(path: &Path, kind: &'static str) -> ConfigError {
     ConfigError::Document { at, problem: DocumentProblem::None(kind) }
 }
 
-fn group_version_kind(document: &Node) -> Option<(String, String, String)> {
+pub(super) fn group_version_kind(document: &Node) -> Option<(String, String, String)> {
     let Value::Map(entries) = &document.value else { return None };
     let text = |key: &str| {
         entries.iter().find(|entry| entry.key == key).and_then(|entry| match &entry.node.value {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::cli::{JoinArgs, Scope};
 use crate::pki::{Pin, PinError};
+use crate::plugin::policy::Policy;
 use crate::token::BootstrapToken;
 
 /// Flags that may stand beside `--config`: kubeadm's, then ours. So may all that begin with `skip-`.
@@ -83,7 +84,9 @@ pub fn join_settings(
         return Err(ConfigError::ControlPlane);
     }
     let token_flag = token_flag(args)?;
-    Resolver { args, environment, token_flag, errors: Vec::new(), warnings }.resolve(written, plugins, hostname, root)
+    let policy = super::policy(&root)?;
+    let resolver = Resolver { args, environment, token_flag, errors: Vec::new(), warnings };
+    resolver.resolve(written, plugins, policy, hostname, root)
 }
 
 /// The object that kubeadm's flags fill. Tokens come later.
@@ -144,6 +147,7 @@ impl Resolver<'_> {
         mut self,
         written: JoinConfiguration,
         documents: Vec<JoinPlugins>,
+        policy: Policy,
         hostname: &str,
         root: PathBuf,
     ) -> Result<(JoinSettings, Vec<Warning>), ConfigError> {
@@ -171,6 +175,7 @@ impl Resolver<'_> {
             wait: self.args.wait.unwrap_or(Wait::Kubelet),
             fail_fast: self.args.fail_fast,
             plugins,
+            policy,
             root,
         };
         Ok((settings, self.warnings))
@@ -356,17 +361,13 @@ impl Resolver<'_> {
     fn plugins(&mut self, documents: Vec<JoinPlugins>) -> (TlsBootstrapBy, Vec<PluginSettings>) {
         let configured = documents.iter().find_map(|document| document.tls_bootstrap_by);
         let by = self.args.tls_bootstrap_by.or(configured).unwrap_or(TlsBootstrapBy::Host);
-        let mut plugins: Vec<PluginSettings> = documents.into_iter().flat_map(|document| document.plugins).collect();
+        let mut plugins: Vec<_> = documents.into_iter().flat_map(|document| document.plugins).collect();
         match join_plugins::of_flags(&self.args.plugins) {
-            Ok(more) => plugins.extend(more),
+            Ok(more) => plugins.extend(more.into_iter().map(|plugin| (At::Named("--plugin"), plugin))),
             Err(error) => self.errors.push(error),
         }
-        let mut names = std::collections::BTreeSet::new();
-        let twice: Vec<&str> = plugins.iter().map(|plugin| &*plugin.name).filter(|name| !names.insert(*name)).collect();
-        if let Some(name) = twice.first() {
-            let fault = Fault::PluginName((*name).to_owned());
-            self.fault(At::Nowhere, "plugins", fault);
-        }
+        self.errors.extend(join_plugins::name_twice(&plugins));
+        let plugins = plugins.into_iter().map(|(_, plugin)| plugin).collect();
         (by, plugins)
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! Also what `--plugin` and `--grant` mean: they say the same on the command line.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{At, ConfigError, Fault, shown};
 use super::reader::{Fields, Notes};
-use super::yaml::Node;
-use super::{PluginSettings, TlsBootstrapBy};
-use crate::plugin::grants::Grants;
+use super::yaml::{Node, Value};
+use super::{PluginSettings, SecretSource, TlsBootstrapBy, grants};
+use crate::plugin::grants::{Grants, is_secret_name};
 
 /// The document, every rule checked.
 #[derive(Default)]
 pub(super) struct JoinPlugins {
     pub(super) tls_bootstrap_by: Option<TlsBootstrapBy>,
-    pub(super) plugins: Vec<PluginSettings>,
+    /// Each with the place where it is configured.
+    pub(super) plugins: Vec<(At, PluginSettings)>,
 }
 
 /// A `--plugin` with the `--grant`s that follow it.
@@ -45,7 +47,8 @@ pub(super) fn read(document: &Node, notes: &mut Notes) -> JoinPlugins {
     }
     for (path, item) in all.list("plugins", notes).unwrap_or_default() {
         let plugin = Fields::of(item, &path, notes);
-        read.plugins.extend(read_plugin(plugin, notes));
+        let at = notes.at(item.place);
+        read.plugins.extend(read_plugin(plugin, notes).map(|plugin| (at, plugin)));
     }
     all.finish(notes);
     read
@@ -76,17 +79,43 @@ fn read_plugin(mut plugin: Fields<'_>, notes: &mut Notes) -> Option<PluginSettin
             }
         }
     }
-    let mut grants = Grants::default();
-    if let Some(node) = plugin.node("grants", notes) {
-        match serde_json::from_value(node.to_json()) {
-            Ok(parsed) => grants = parsed,
-            Err(error) => {
-                notes.fault(node.place, &plugin.path_of("grants"), Fault::Grant(shown(&error.to_string())));
+    let field = plugin.path_of("grants");
+    let grants = plugin.node("grants", notes).map(|node| grants::read(node, &field, notes)).unwrap_or_default();
+    let field = plugin.path_of("secrets");
+    let secrets = plugin.node("secrets", notes).map(|node| read_secrets(node, &field, notes)).unwrap_or_default();
+    plugin.finish(notes);
+    Some(PluginSettings { name: name?, path: path?.into(), digest, settings, grants, secrets, signer: None })
+}
+
+/// `NAME: {file: PATH}` or `NAME: {env: VARIABLE}`.
+fn read_secrets(node: &Node, field: &str, notes: &mut Notes) -> BTreeMap<String, SecretSource> {
+    let Value::Map(entries) = &node.value else {
+        notes.fault(node.place, field, Fault::WrongType { expected: "a mapping", found: node.value.kind() });
+        return BTreeMap::new();
+    };
+    let mut secrets = BTreeMap::new();
+    for entry in entries {
+        let field = format!("{field}.{}", shown(&entry.key));
+        if !is_secret_name(&entry.key) {
+            let reason = "is no name of a secret".to_owned();
+            notes.fault(entry.place, &field, Fault::Value { value: shown(&entry.key), reason });
+        }
+        let mut source = Fields::of(&entry.node, &field, notes);
+        let file = checked(&mut source, "file", check_path, notes).map(|path| SecretSource::File(path.into()));
+        let variable = checked(&mut source, "env", check_variable, notes).map(SecretSource::Variable);
+        source.finish(notes);
+        match (file, variable) {
+            (Some(source), None) | (None, Some(source)) => {
+                if secrets.insert(entry.key.clone(), source).is_some() {
+                    notes.fault(entry.place, &field, Fault::DuplicateField);
+                }
             }
+            (Some(_), Some(_)) => notes.fault(entry.place, &field, Fault::SecretSource),
+            (None, None) if notes.errors.is_empty() => notes.fault(entry.place, &field, Fault::SecretSource),
+            (None, None) => {}
         }
     }
-    plugin.finish(notes);
-    Some(PluginSettings { name: name?, path: path?.into(), digest, settings, grants })
+    secrets
 }
 
 type Check = fn(&str) -> Result<(), &'static str>;
@@ -127,11 +156,39 @@ fn of_flag(flag: &PluginFlag) -> Result<PluginSettings, ConfigError> {
         fault: Fault::Value { value: shown(&flag.path.to_string_lossy()), reason: reason.to_owned() },
     })?;
     let grants = grants_of_flags(&flag.grants)?;
-    Ok(PluginSettings { name, path: flag.path.clone(), digest: None, settings: serde_json::Map::new(), grants })
+    Ok(PluginSettings { name, path: flag.path.clone(), grants, ..PluginSettings::default() })
 }
 
-/// What all the flags allow together.
-fn grants_of_flags(flags: &[String]) -> Result<Grants, ConfigError> {
+/// The plugins that `/etc/mortise/conf.d` below `root` configures.
+///
+/// # Errors
+///
+/// Everything that is wrong with the files there.
+pub fn configured_plugins(root: &Path) -> Result<Vec<PluginSettings>, ConfigError> {
+    let loaded = super::file::load_conf_d(root, super::reader::UnknownFields::Refuse)?;
+    let plugins: Vec<_> = loaded.into_iter().flat_map(|it| it.plugins.plugins).collect();
+    match name_twice(&plugins) {
+        Some(error) => Err(error),
+        None => Ok(plugins.into_iter().map(|(_, plugin)| plugin).collect()),
+    }
+}
+
+/// The error for the first name that two plugins have: at the second, naming the place of the first.
+pub(super) fn name_twice(plugins: &[(At, PluginSettings)]) -> Option<ConfigError> {
+    plugins.iter().enumerate().find_map(|(index, (at, plugin))| {
+        let (first, _) = plugins[..index].iter().find(|(_, earlier)| earlier.name == plugin.name)?;
+        let first = first.to_string().trim_end_matches(": ").to_owned();
+        let fault = Fault::PluginName { name: plugin.name.clone(), first };
+        Some(ConfigError::Field { at: at.clone(), field: "plugins".to_owned(), fault })
+    })
+}
+
+/// What all the `--grant`s allow together.
+///
+/// # Errors
+///
+/// The first one that does not parse.
+pub fn grants_of_flags(flags: &[String]) -> Result<Grants, ConfigError> {
     let mut grants = Grants::default();
     for flag in flags {
         let more = Grants::parse_flag(flag).map_err(|error| ConfigError::Field {
@@ -162,7 +219,13 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if Path::new(path).is_absolute() { Ok(()) } else { Err("is no absolute path") }
 }
 
-fn check_digest(digest: &str) -> Result<(), &'static str> {
+fn check_variable(name: &str) -> Result<(), &'static str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let good = !name.is_empty() && name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit());
+    if good { Ok(()) } else { Err("is no name of a variable") }
+}
+
+pub(super) fn check_digest(digest: &str) -> Result<(), &'static str> {
     let hex = digest.strip_prefix("sha256:").unwrap_or_default();
     let good = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if good { Ok(()) } else { Err("is not `sha256:` and 64 lower-case hex digits") }

@@ -16,7 +16,9 @@ use super::{
 use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
 use crate::error::{Diagnose, ExitCode, Failure};
 use crate::journal::UsedPlugin;
+use crate::output::Event;
 use crate::plan::Step;
+use crate::plugin::walls::{MissingWall, Walls};
 use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
 /// Phases that do something on a worker.
@@ -68,6 +70,11 @@ impl Run {
     /// Name of the certificate request that was answered in this run.
     pub fn csr_name(&self) -> Option<&str> {
         self.identity.as_ref()?.csr_name.as_deref()
+    }
+
+    /// Walls that did not stand around plugins that ran.
+    pub fn missing_walls(&self) -> Vec<MissingWall> {
+        self.plugins.walls().all_missing()
     }
 
     /// Nothing is touched or asked yet.
@@ -148,7 +155,9 @@ impl Run {
                 plan.note(Step::Plugin { name: format!("{name}@{version}"), digest, grants });
             }
         }
-        self.checks(Stage::Node).await?;
+        let ended = self.checks(Stage::Node).await;
+        self.tell_walls();
+        ended?;
         if matches!(self.cx.settings.discovery, Discovery::Recorded) {
             self.cx.reporter.step("preflight", "checks that need the cluster").skipped("no discovery flag was given");
             return Ok(());
@@ -156,6 +165,20 @@ impl Run {
         let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
         self.plugins.learn("cluster-version", cluster.kubernetes_version);
         self.checks(Stage::Cluster).await
+    }
+
+    /// Says what stood around the plugins that ran, and in a dry run what did not.
+    fn tell_walls(&self) {
+        let walls = self.plugins.walls();
+        let missing = walls.all_missing();
+        if let Some(plan) = self.cx.node.plan()
+            && !missing.is_empty()
+        {
+            plan.note(Step::MissingWalls { missing });
+        }
+        if walls != Walls::default() {
+            self.cx.reporter.tell(&Event::Walls { walls });
+        }
     }
 
     /// Runs the checks of one stage.

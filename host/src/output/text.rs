@@ -21,6 +21,20 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             let phase = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
             format!("{at}  {phase}warning: {}", printable(message))
         }
+        Event::Walls { walls } => {
+            let missing = walls.all_missing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            if missing.is_empty() && !verbose {
+                return None;
+            }
+            let standing = walls.standing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            match missing.is_empty() {
+                true => format!("{at}  walls around plugins: {standing}"),
+                false if verbose => {
+                    format!("{at}  warning: walls around plugins: {standing}; missing: {missing}")
+                }
+                false => format!("{at}  warning: walls missing around plugins: {missing}"),
+            }
+        }
         Event::Check(check) => {
             if !verbose && matches!(check.status, CheckStatus::Passed | CheckStatus::Skipped) {
                 return None;
@@ -34,7 +48,7 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             format!("{at}  [{plugin}] {level}: {message}")
         }
         // Printed by `main`, once.
-        Event::Error { .. } | Event::Sandbox { .. } => return None,
+        Event::Error { .. } | Event::Sandbox { .. } | Event::PluginAnswer { .. } => return None,
         Event::Finished { message, .. } => format!("{at}  {message}"),
     })
 }

@@ -1,8 +1,8 @@
 //! Generated from `wit/`. Nothing else belongs here.
 
 wasmtime::component::bindgen!({
-    path: "../wit/preflight",
-    world: "mortise:preflight/plugin",
+    path: "../wit/runner",
+    world: "mortise:runner/every-kind",
     imports: { default: async },
     exports: { default: async },
 });

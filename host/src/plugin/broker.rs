@@ -6,9 +6,11 @@
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use super::grants::{Access, Denial, Effective, is_sysctl_byte};
+use super::grants::{Access, Denial, Effective, PLACEHOLDER, SecretUse, is_sysctl_byte};
 use super::limits::{FRAME_TO_RUNNER, HOST_TIME};
+use super::secret::{self, Vault};
 use super::wire::{Ask, Bytes, HostAnswer};
+use super::{http, probe};
 use crate::facts::{FactRequest, FactSource, FileRequest, HostError};
 
 /// Longest path, URL, name or argument a guest may pass.
@@ -24,6 +26,7 @@ const ARGUMENT_BYTES: usize = 64 << 10;
 pub(super) struct Broker {
     pub(super) grants: Effective,
     pub(super) facts: Arc<dyn FactSource>,
+    pub(super) vault: Vault,
 }
 
 /// Why there is no answer.
@@ -82,25 +85,53 @@ impl Broker {
                 }
                 HostAnswer::Content(Bytes(content))
             }
-            Ask::Run { program, arguments } => {
-                verify_path(program)?;
-                let total: usize = arguments.iter().map(String::len).sum();
-                if arguments.len() > MOST_ARGUMENTS
-                    || total > ARGUMENT_BYTES
-                    || arguments.iter().any(|it| it.contains('\0'))
-                {
-                    return Err(failed("invalid", "too many or malformed arguments".into()).into());
-                }
-                let request = self.grants.command(program, arguments)?;
-                let output = self.facts.run(&request).await?;
-                let most = usize::try_from(request.max_output_bytes).unwrap_or(usize::MAX);
-                if output.stdout.len() > most || output.stderr.len() > most {
-                    return Err(failed("too-large", format!("more than {most} bytes of output")).into());
-                }
-                let (stdout, stderr) = (Bytes(output.stdout), Bytes(output.stderr));
-                HostAnswer::Output { status: output.status, stdout, stderr }
+            Ask::Run { program, arguments, secret } => self.run(program, arguments, secret.as_deref()).await?,
+            Ask::Fetch(request) => {
+                let network = self.facts.network();
+                HostAnswer::Fetched(Box::new(http::fetch(network, &self.grants, &self.vault, request).await?))
+            }
+            Ask::Probe(request) => HostAnswer::Probed(probe::probe(self.facts.network(), &self.grants, request).await?),
+            Ask::Reveal(name) => {
+                secret::verify_name(name)?;
+                self.grants.secret(name, SecretUse::Reveal)?;
+                HostAnswer::Revealed(self.vault.read(name).await?)
             }
         })
+    }
+
+    async fn run(&self, program: &str, arguments: &[String], secret: Option<&str>) -> Result<HostAnswer, Refusal> {
+        verify_path(program)?;
+        let total: usize = arguments.iter().map(String::len).sum();
+        if arguments.len() > MOST_ARGUMENTS || total > ARGUMENT_BYTES || arguments.iter().any(|it| it.contains('\0')) {
+            return Err(HostError::invalid("too many or malformed arguments").into());
+        }
+        if let Some(name) = secret {
+            secret::verify_name(name)?;
+            if arguments.iter().filter(|it| *it == PLACEHOLDER).count() != 1 {
+                return Err(HostError::invalid(format!("one argument, and only one, has to be `{PLACEHOLDER}`")).into());
+            }
+        }
+        let mut request = self.grants.command(program, arguments)?;
+        let mut used = Vec::new();
+        if let Some(name) = secret {
+            self.grants.secret(name, SecretUse::Argv { program, arguments })?;
+            let value = self.vault.read(name).await?;
+            let text = str::from_utf8(value.expose()).ok().filter(|it| !it.contains('\0'));
+            let Some(text) = text else {
+                return Err(HostError::unavailable(format!("the secret `{name}` is no text")).into());
+            };
+            for argument in request.arguments.iter_mut().filter(|it| *it == PLACEHOLDER) {
+                text.clone_into(argument);
+            }
+            used.push(value);
+        }
+        let output = self.facts.run(&request).await?;
+        let most = usize::try_from(request.max_output_bytes).unwrap_or(usize::MAX);
+        let (stdout, stderr) = (secret::cut(output.stdout, &used), secret::cut(output.stderr, &used));
+        if stdout.len() > most || stderr.len() > most {
+            return Err(failed("too-large", format!("more than {most} bytes of output")).into());
+        }
+        Ok(HostAnswer::Output { status: output.status, stdout: Bytes(stdout), stderr: Bytes(stderr) })
     }
 }
 

@@ -25,7 +25,7 @@ use super::confine;
 use super::files::open_program;
 use super::limits::{FRAME_TO_RUNNER, GRACE};
 use super::native;
-use super::process::{Launcher, Role, ending};
+use super::process::{Launcher, Role};
 use super::wire::{self, Bytes};
 use crate::facts::{CommandOutput, CommandRequest, HostError};
 
@@ -89,7 +89,7 @@ pub async fn run_with(launcher: &Launcher, request: &CommandRequest) -> Result<C
             answer.map(|it| CommandOutput { status: it.status, stdout: it.stdout.0, stderr: it.stderr.0 })
         }
         Ok(Err(error)) => {
-            let ended = ending(&mut helper.child).await;
+            let ended = helper.child.ending().await;
             Err(failed("unavailable", format!("cannot run a command: {error}; {ended}")))
         }
         Err(_) => Err(failed("timeout", format!("`{}` could not be ended in time", work.program.display()))),

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::confine::{self, HelperUid};
 use super::limits::{COMPILE_TIME, COMPONENT_BYTES, FRAME_FROM_RUNNER, NATIVE_BYTES};
-use super::process::{Launcher, Role, ending};
+use super::process::{Launcher, Role};
 use super::wire::{self, FromRunner};
 use super::{engine, runner};
 
@@ -38,8 +38,8 @@ pub(super) enum CompileError {
 
 /// Compiles a component for this CPU.
 pub(super) async fn compile(launcher: &Launcher, index: usize, component: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
-    let mut helper = launcher.start(Role::Compiler, index).map_err(failed)?;
+    let confined = launcher.start_confined(Role::Compiler, index).await;
+    let mut helper = confined.map_err(|error| CompileError::Failed(error.to_string()))?.helper;
     let exchange = async {
         let socket = &mut helper.socket;
         socket.write_all(&wire::frame(&Work { component_bytes: component.len() as u64 })).await?;
@@ -61,20 +61,16 @@ pub(super) async fn compile(launcher: &Launcher, index: usize, component: &[u8])
         Ok(Ok((FromRunner::Refused { load: true, message }, _))) => Err(CompileError::Refused(message)),
         Ok(Ok((FromRunner::Refused { load: false, message }, _))) => Err(CompileError::Failed(message)),
         Ok(Ok(_)) => Err(CompileError::Failed("it answered something else".into())),
-        Ok(Err(error)) => Err(CompileError::Failed(format!("{error}; {}", ending(&mut helper.child).await))),
+        Ok(Err(error)) => Err(CompileError::Failed(format!("{error}; {}", helper.child.ending().await))),
         Err(_) => Err(CompileError::Failed(format!("not done after {} s", COMPILE_TIME.as_secs()))),
     }
 }
 
 /// The life of a compiler process.
 pub(super) fn main(uid: HelperUid) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
-    let socket = match confine::before_input(uid) {
-        Ok(socket) => UnixStream::from(socket),
-        Err(error) => {
-            runner::refuse_on_stdin(&error);
-            return ExitCode::FAILURE;
-        }
+    let socket = match confine::begin(uid) {
+        Ok(socket) => socket,
+        Err(code) => return code,
     };
     let answered = match work(&socket) {
         Ok(code) => wire::write(&socket, &FromRunner::Ready { native_bytes: code.len() as u64 })

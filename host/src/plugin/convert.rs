@@ -1,12 +1,17 @@
 //! Between the generated types and the host's, both ways; and the host functions, each one request to the broker.
 
+use std::time::Duration;
+
 use super::bindings::exports::mortise::preflight::check as wit;
-use super::bindings::mortise::host::{commands, context, facts as host_facts, files, log, settings, types};
+use super::bindings::mortise::host::{commands, context, csr, facts as host_facts, files, log, settings, types};
+use super::csr::CertificateRequest;
 use super::guest::Guest;
 use super::report::{CheckInfo, Report, ReportedFinding};
 use super::wire::{Ask, HostAnswer, LogLevel};
 use super::{Severity, Stage};
 use crate::facts::{CgroupVersion, Fact, FactRequest, FileKind, HostError, PortState};
+
+mod network;
 
 impl From<wit::CheckInfo> for CheckInfo {
     fn from(check: wit::CheckInfo) -> Self {
@@ -59,6 +64,10 @@ fn mismatched() -> types::Error {
     types::Error { code: "unavailable".into(), message: "the host answered something else".into(), retryable: false }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl types::Host for Guest {}
 
 impl context::Host for Guest {
@@ -73,11 +82,31 @@ impl context::Host for Guest {
     async fn parameter(&mut self, name: String) -> Option<String> {
         self.start.parameters.get(&name).cloned()
     }
+
+    async fn grants(&mut self) -> Vec<String> {
+        self.start.grants.clone()
+    }
+
+    async fn call_time_ms(&mut self) -> u64 {
+        millis(self.start.guest_time)
+    }
+
+    async fn host_time_left_ms(&mut self) -> u64 {
+        millis(self.host_time_left())
+    }
 }
 
 impl settings::Host for Guest {
     async fn get(&mut self) -> String {
         self.start.settings.clone()
+    }
+
+    async fn text(&mut self, name: String) -> Option<String> {
+        let settings: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&self.start.settings).ok()?;
+        Some(match settings.get(&name)? {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
     }
 }
 
@@ -243,11 +272,105 @@ impl files::Host for Guest {
 
 impl commands::Host for Guest {
     async fn run(&mut self, program: String, arguments: Vec<String>) -> Result<commands::Output, types::Error> {
-        match self.ask(Ask::Run { program, arguments }).await? {
+        self.run_program(program, arguments, None).await
+    }
+
+    async fn run_with_secret(
+        &mut self,
+        program: String,
+        arguments: Vec<String>,
+        secret: String,
+    ) -> Result<commands::Output, types::Error> {
+        self.run_program(program, arguments, Some(secret)).await
+    }
+}
+
+impl Guest {
+    async fn run_program(
+        &mut self,
+        program: String,
+        arguments: Vec<String>,
+        secret: Option<String>,
+    ) -> Result<commands::Output, types::Error> {
+        match self.ask(Ask::Run { program, arguments, secret }).await? {
             HostAnswer::Output { status, stdout, stderr } => {
                 Ok(commands::Output { status, stdout: stdout.0, stderr: stderr.0 })
             }
             _ => Err(mismatched()),
         }
+    }
+}
+
+impl Guest {
+    /// The request that this call is about.
+    fn request(&self) -> Result<&CertificateRequest, types::Error> {
+        self.request.as_deref().ok_or_else(|| types::Error {
+            code: "unavailable".into(),
+            message: "there is no certificate request in this call".into(),
+            retryable: false,
+        })
+    }
+}
+
+impl csr::Host for Guest {
+    async fn name(&mut self) -> Result<String, types::Error> {
+        Ok(self.request()?.name.clone())
+    }
+
+    async fn signer_name(&mut self) -> Result<String, types::Error> {
+        Ok(self.request()?.signer_name.clone())
+    }
+
+    async fn requested_at(&mut self) -> Result<u64, types::Error> {
+        Ok(self.request()?.requested_at)
+    }
+
+    async fn expiration_seconds(&mut self) -> Result<Option<u32>, types::Error> {
+        Ok(self.request()?.expiration_seconds)
+    }
+
+    async fn username(&mut self) -> Result<String, types::Error> {
+        Ok(self.request()?.username.clone())
+    }
+
+    async fn node_name(&mut self) -> Result<String, types::Error> {
+        self.request()?.node_name().map(str::to_owned).ok_or_else(|| types::Error {
+            code: "not-found".into(),
+            message: "the subject names no node".into(),
+            retryable: false,
+        })
+    }
+
+    async fn groups(&mut self) -> Result<Vec<String>, types::Error> {
+        Ok(self.request()?.groups.clone())
+    }
+
+    async fn uid(&mut self) -> Result<String, types::Error> {
+        Ok(self.request()?.uid.clone())
+    }
+
+    async fn extra(&mut self) -> Result<Vec<(String, Vec<String>)>, types::Error> {
+        Ok(self.request()?.extra.clone())
+    }
+
+    async fn usages(&mut self) -> Result<Vec<String>, types::Error> {
+        Ok(self.request()?.usages.clone())
+    }
+
+    async fn subject(&mut self) -> Result<Vec<(String, String)>, types::Error> {
+        Ok(self.request()?.subject.clone())
+    }
+
+    async fn alternative_names(&mut self) -> Result<csr::Names, types::Error> {
+        let names = self.request()?.names.clone();
+        Ok(csr::Names { dns: names.dns, ip: names.ip, email: names.email, uri: names.uri, others: names.others })
+    }
+
+    async fn public_key(&mut self) -> Result<Vec<u8>, types::Error> {
+        Ok(self.request()?.public_key.0.clone())
+    }
+
+    async fn pem(&mut self) -> Result<Vec<u8>, types::Error> {
+        Ok(self.request()?.pem.0.clone())
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::grants::PatternError;
+use super::kind::Kind;
+use super::leaks::LeakKind;
 use super::limits::COMPONENT_BYTES;
 use crate::error::{Diagnose, ExitCode};
 
@@ -57,9 +59,54 @@ pub enum PluginError {
         /// For the command line, those that fit there.
         flags: Vec<String>,
     },
+    /// The site's policy does not let it run.
+    #[error("plugin `{plugin}` is forbidden by the site's policy: {reason} ({place})")]
+    Policy {
+        /// `name@version`.
+        plugin: String,
+        /// File and line.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Required grants that the site's policy forbids.
+    #[error("plugin `{plugin}` needs what the site's policy forbids: {}", forbidden.iter()
+        .map(|(line, place)| format!("{line} ({place})")).collect::<Vec<_>>().join("; "))]
+    PolicyGrants {
+        /// `name@version`.
+        plugin: String,
+        /// Each in the syntax of a manifest, with file and line.
+        forbidden: Vec<(String, String)>,
+    },
+    /// Grants that together leak what the site's policy keeps in.
+    #[error("plugin `{plugin}` {leak}, which the site's policy forbids as `{kind}` ({place})")]
+    PolicyLeak {
+        /// `name@version`.
+        plugin: String,
+        /// File and line.
+        place: String,
+        /// As the policy names it.
+        kind: LeakKind,
+        /// What it could do.
+        leak: String,
+    },
+    /// Settings that its manifest does not allow.
+    #[error("plugin `{plugin}`: its settings do not fit: {}", misfits.join("; "))]
+    SettingsMisfit {
+        /// `name@version`.
+        plugin: String,
+        /// Each with its place; no value is among them.
+        misfits: Vec<String>,
+    },
     /// Two plugins with one name.
     #[error("there are two plugins named `{plugin}`")]
     Twice {
+        /// The name.
+        plugin: String,
+    },
+    /// No plugin of this name.
+    #[error("there is no plugin named `{plugin}`")]
+    Unknown {
         /// The name.
         plugin: String,
     },
@@ -98,12 +145,18 @@ pub enum Unfit {
         own: &'static str,
     },
     /// Another kind of component.
-    #[error("of another world: it exports {found}; a preflight plugin exports `{expected}`")]
+    #[error("of another world: it exports {found}; {}", worlds())]
     World {
         /// Names, quoted.
         found: String,
-        /// The interface.
-        expected: &'static str,
+    },
+    /// A plugin of a kind that is not asked here.
+    #[error("a plugin of kind {found}; here one of kind `{wanted}` is needed")]
+    Kind {
+        /// Kinds, quoted.
+        found: String,
+        /// The kind.
+        wanted: Kind,
     },
     /// Of another version.
     #[error("it exports `{found}`; this host asks `{expected}`")]
@@ -129,6 +182,12 @@ pub enum Unfit {
     },
 }
 
+/// What plugins export.
+fn worlds() -> String {
+    let each = Kind::ALL.map(|kind| format!("a {kind} plugin exports `{}`", kind.interface()));
+    each.join(", ")
+}
+
 impl Diagnose for PluginError {
     fn code(&self) -> &'static str {
         match self {
@@ -136,7 +195,12 @@ impl Diagnose for PluginError {
             Self::TooLarge { .. } => "plugin-too-large",
             Self::Digest { .. } => "plugin-digest",
             Self::MissingGrants { .. } => "plugin-missing-grants",
+            Self::Policy { .. } => "plugin-policy",
+            Self::PolicyGrants { .. } => "plugin-policy-grants",
+            Self::PolicyLeak { .. } => "plugin-policy-leak",
+            Self::SettingsMisfit { .. } => "plugin-settings-misfit",
             Self::Twice { .. } => "plugin-twice",
+            Self::Unknown { .. } => "plugin-unknown",
             Self::Settings { .. } => "plugin-settings",
             Self::Unfit { reason, .. } => match reason {
                 Unfit::NotWasm(_) => "plugin-not-wasm",
@@ -145,6 +209,7 @@ impl Diagnose for PluginError {
                 Unfit::Manifest(_) | Unfit::Pattern(_) => "plugin-manifest",
                 Unfit::MinHost { .. } => "plugin-min-host",
                 Unfit::World { .. } => "plugin-world",
+                Unfit::Kind { .. } => "plugin-kind",
                 Unfit::ExportVersion { .. } => "plugin-export-version",
                 Unfit::Import { .. } => "plugin-import",
                 Unfit::ImportVersion { .. } => "plugin-import-version",
@@ -162,12 +227,19 @@ impl Diagnose for PluginError {
             Self::Unfit { reason: Unfit::CoreModule | Unfit::NotWasm(_), .. } => {
                 Some("build the plugin for a component target, for example `cargo build --target wasm32-wasip2`".into())
             }
+            Self::PolicyGrants { .. } | Self::PolicyLeak { .. } | Self::Policy { .. } => {
+                Some("only who keeps the policy can allow it; `mortise plugin grants explain` shows the rest".into())
+            }
+            Self::SettingsMisfit { .. } => {
+                Some("`mortise plugin inspect FILE.wasm -o json` shows the schema of its settings".into())
+            }
             Self::Unfit { reason: Unfit::MinHost { .. }, .. } => Some("install a newer mortise".into()),
             Self::Unfit { .. }
             | Self::Digest { .. }
             | Self::Read { .. }
             | Self::TooLarge { .. }
             | Self::Twice { .. }
+            | Self::Unknown { .. }
             | Self::Settings { .. } => None,
         }
     }

@@ -11,6 +11,22 @@
 //!     timeout: 5s
 //!     max-output: 64Ki
 //!     user: nobody
+//! http:
+//!   - url: https://inventory.example/v1/
+//!     methods: [GET, POST]
+//!     max-body: 64Ki
+//!     max-response: 256Ki
+//!     private: true
+//!     link-local: false
+//! probe:
+//!   - {tls: registry.example:443, private: true}
+//!   - {tcp: "10.0.0.5:2049"}
+//!   - {dns: registry.example}
+//! secrets:
+//!   - {name: inventory-token, url: https://inventory.example/v1/, header: authorization}
+//!   - {name: licence, argv: [/usr/bin/activate, --key, "{secret}"]}
+//!   - {name: seed, reveal: true}
+//! trust-root: true
 //! ```
 //!
 //! A plugin gets what both sides name ([`Effective`]). Unknown keys are errors: a typo must not grant, nor deny, silently.
@@ -22,34 +38,27 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
+mod address;
 mod effective;
 mod flag;
+mod line;
+mod machine;
+mod network;
+mod one;
 mod pattern;
+mod secret;
+mod url;
 
-pub use effective::{Allowance, Denial, Effective};
+pub use address::{AddressClass, AddressScope, address_class};
+pub use effective::{Allowance, Ceiling, Denial, DeniedBy, Effective, HttpAllowance, ProbeAllowance};
+pub(super) use machine::is_sysctl_byte;
+pub use machine::{Access, CommandGrant, FACTS, FactGrant, FileGrant};
+pub use network::{HttpGrant, METHODS, Probe, ProbeGrant};
+pub use one::Grant;
 pub use pattern::{ArgPattern, PathPattern, PatternError};
-
-use super::limits::{COMMAND_TIME_MAX, FILE_BYTES_MAX, OUTPUT_BYTES_MAX};
-
-/// Names of the grant `facts`. `sysctl:<parameter>` comes beside them.
-pub const FACTS: [&str; 16] = [
-    "cgroup",
-    "cpu",
-    "executables",
-    "interfaces",
-    "kernel",
-    "memory",
-    "modules",
-    "mounts",
-    "os",
-    "ports",
-    "proxy",
-    "resolver",
-    "runtime",
-    "swap",
-    "units",
-    "users",
-];
+pub(super) use secret::is_framing;
+pub use secret::{PLACEHOLDER, SecretGrant, SecretSink, SecretUse, TrustRootGrant, is_secret_name};
+pub use url::{HttpUrl, NetHost, Scheme, UrlError, UrlPrefix};
 
 /// Grants by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -61,67 +70,15 @@ pub struct Grants {
     pub files: Vec<FileGrant>,
     /// Programs with their arguments.
     pub commands: Vec<CommandGrant>,
-}
-
-/// One name of [`FACTS`], or `sysctl:` and a dotted name, `*` allowed as its end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawFact")]
-pub struct FactGrant {
-    /// Checked.
-    pub name: String,
-    /// Why a manifest asks.
-    pub reason: Option<String>,
-    /// The plugin can do without.
-    pub optional: bool,
-}
-
-/// What may be done with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// Its size, mode and owner.
-    Stat,
-    /// Its content, too.
-    #[default]
-    Read,
-}
-
-/// Files at paths that match.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawFile")]
-pub struct FileGrant {
-    /// Absolute, `*` within one segment.
-    pub path: PathPattern,
-    /// The most that may be done.
-    pub access: Access,
-    /// Largest content, at most 1 MiB.
-    pub max_bytes: Option<u64>,
-    /// Why a manifest asks.
-    pub reason: Option<String>,
-    /// The plugin can do without.
-    pub optional: bool,
-}
-
-/// A program with exactly these arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawCommand")]
-pub struct CommandGrant {
-    /// Absolute.
-    pub program: PathBuf,
-    /// As many as will be passed.
-    pub args: Vec<ArgPattern>,
-    /// Names of variables that are passed on.
-    pub env: Vec<String>,
-    /// Wall clock, at most 50 s.
-    pub timeout: Option<Duration>,
-    /// Bytes of stdout and stderr each, at most 512 KiB.
-    pub max_output: Option<u64>,
-    /// User name when the host is root; `nobody` when none is named.
-    pub user: Option<String>,
-    /// Why a manifest asks.
-    pub reason: Option<String>,
-    /// The plugin can do without.
-    pub optional: bool,
+    /// Requests by URL.
+    pub http: Vec<HttpGrant>,
+    /// Connections, handshakes and look-ups.
+    pub probe: Vec<ProbeGrant>,
+    /// Secrets by name and place.
+    pub secrets: Vec<SecretGrant>,
+    /// Leave to vouch for a cluster. Discovery only.
+    #[serde(rename = "trust-root", deserialize_with = "secret::trust_root")]
+    pub trust_root: Option<TrustRootGrant>,
 }
 
 /// What is wrong with a grant.
@@ -131,7 +88,9 @@ pub enum GrantError {
     #[error("{0}")]
     Syntax(String),
     /// `--grant` with an unknown beginning.
-    #[error("`{0}` is neither `facts=…`, `files=…` or `commands=…` nor a file")]
+    #[error(
+        "`{0}` is neither `facts=…`, `files=…`, `commands=…`, `http=…`, `probe=…`, `secrets=…` or `trust-root` nor a file"
+    )]
     Flag(String),
     /// A file named by `--grant`.
     #[error("cannot read the grants in `{path}`")]
@@ -164,7 +123,7 @@ impl Grants {
 
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.files.is_empty() && self.commands.is_empty()
+        *self == Self::default()
     }
 
     /// Adds another's grants.
@@ -172,6 +131,10 @@ impl Grants {
         self.facts.extend(other.facts);
         self.files.extend(other.files);
         self.commands.extend(other.commands);
+        self.http.extend(other.http);
+        self.probe.extend(other.probe);
+        self.secrets.extend(other.secrets);
+        self.trust_root = self.trust_root.take().or(other.trust_root);
     }
 
     /// Puts values of the join in the place of `{name}` in file paths. Only the built-in plugin's manifest may have
@@ -185,160 +148,6 @@ impl Grants {
             file.path = file.path.filled(values)?;
         }
         Ok(())
-    }
-}
-
-/// A plain name, or a name with its reason.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a name, or `name` with `reason` and `optional`")]
-enum RawFact {
-    Name(String),
-    Full(FullFact),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FullFact {
-    name: String,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    optional: bool,
-}
-
-impl TryFrom<RawFact> for FactGrant {
-    type Error = GrantError;
-
-    fn try_from(raw: RawFact) -> Result<Self, GrantError> {
-        let FullFact { name, reason, optional } = match raw {
-            RawFact::Name(name) => FullFact { name, reason: None, optional: false },
-            RawFact::Full(full) => full,
-        };
-        let sysctl = |name: &str| {
-            let stem = name.strip_suffix('*').unwrap_or(name);
-            !stem.is_empty() && stem.len() <= 256 && stem.bytes().all(is_sysctl_byte)
-        };
-        match name.strip_prefix("sysctl:") {
-            Some(parameter) if sysctl(parameter) => {}
-            None if FACTS.contains(&name.as_str()) => {}
-            _ => {
-                let known = FACTS.join("`, `");
-                return Err(GrantError::Value(format!(
-                    "unknown fact `{}`; there are `{known}` and `sysctl:<parameter>`, `*` allowed at its end",
-                    name.escape_debug()
-                )));
-            }
-        }
-        Ok(Self { name, reason, optional })
-    }
-}
-
-/// Bytes of a kernel parameter's name.
-pub(super) fn is_sysctl_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawFile {
-    path: String,
-    #[serde(default)]
-    access: Access,
-    #[serde(default)]
-    max_bytes: Option<Size>,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    optional: bool,
-}
-
-impl TryFrom<RawFile> for FileGrant {
-    type Error = GrantError;
-
-    fn try_from(raw: RawFile) -> Result<Self, GrantError> {
-        let RawFile { path, access, max_bytes, reason, optional } = raw;
-        let path = path.parse()?;
-        Ok(Self { path, access, max_bytes: size("max-bytes", max_bytes, FILE_BYTES_MAX)?, reason, optional })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawCommand {
-    program: String,
-    #[serde(default)]
-    args: Vec<RawArg>,
-    #[serde(default)]
-    env: Vec<String>,
-    #[serde(default)]
-    timeout: Option<String>,
-    #[serde(default)]
-    max_output: Option<Size>,
-    #[serde(default)]
-    user: Option<String>,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    optional: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a text, `one-of: [texts]` or `match: pattern`")]
-enum RawArg {
-    Literal(String),
-    Pattern(RawPattern),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-enum RawPattern {
-    OneOf(Vec<String>),
-    Match(String),
-}
-
-impl TryFrom<RawCommand> for CommandGrant {
-    type Error = GrantError;
-
-    fn try_from(raw: RawCommand) -> Result<Self, GrantError> {
-        let args = raw.args.into_iter().map(|arg| match arg {
-            RawArg::Literal(text) => ArgPattern::literal(text),
-            RawArg::Pattern(RawPattern::OneOf(choices)) => ArgPattern::one_of(choices),
-            RawArg::Pattern(RawPattern::Match(pattern)) => ArgPattern::matching(&pattern),
-        });
-        let args = args.collect::<Result<_, _>>()?;
-        let program: PathPattern = raw.program.parse()?;
-        if !program.is_literal() {
-            return Err(GrantError::Value(format!("the program `{}` has a `*`; name one program", raw.program)));
-        }
-        let name = |text: &String| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
-        if let Some(bad) = raw.env.iter().chain(&raw.user).find(|text| !name(text)) {
-            return Err(GrantError::Value(format!("`{}` is no name of a variable or user", bad.escape_debug())));
-        }
-        // They make the dynamic loader run other code than the grant names.
-        if let Some(loader) = raw.env.iter().find(|name| name.starts_with("LD_") || *name == "GCONV_PATH") {
-            return Err(GrantError::Value(format!("the variable `{loader}` cannot be passed on")));
-        }
-        let timeout = raw.timeout.as_deref().map(parse_duration).transpose()?;
-        if timeout.is_some_and(|asked| asked > COMMAND_TIME_MAX || asked.is_zero()) {
-            return Err(GrantError::Value(format!(
-                "`timeout` must be above 0 and at most {} s",
-                COMMAND_TIME_MAX.as_secs()
-            )));
-        }
-        Ok(Self {
-            program: raw.program.into(),
-            args,
-            env: raw.env,
-            timeout,
-            max_output: size("max-output", raw.max_output, OUTPUT_BYTES_MAX)?,
-            user: raw.user,
-            reason: raw.reason,
-            optional: raw.optional,
-        })
     }
 }
 

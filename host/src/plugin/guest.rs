@@ -10,7 +10,8 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::bindings::{Plugin, PluginPre};
+use super::csr::CertificateRequest;
+use super::exports::Exports;
 use super::limits::{
     HANDLES, HOST_TIME, HOSTCALL_FUEL, INSTANCES, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, MEMORIES, RANDOM_BYTES,
     REQUESTS, TABLE_ELEMENTS, TABLES, wall_time,
@@ -26,6 +27,8 @@ pub(super) struct Guest {
     call: u64,
     link: Arc<Link>,
     pub(super) start: Arc<Start>,
+    /// What a hook judges.
+    pub(super) request: Option<Box<CertificateRequest>>,
     limits: Limits,
     wasi: WasiCtx,
     resources: ResourceTable,
@@ -115,6 +118,7 @@ impl Guest {
             call,
             link,
             start,
+            request: None,
             limits: Limits { limits, refused_bytes: None },
             wasi,
             resources: ResourceTable::with_capacity(0),
@@ -125,13 +129,18 @@ impl Guest {
         }
     }
 
+    /// Of this call.
+    pub(super) fn host_time_left(&self) -> Duration {
+        HOST_TIME.saturating_sub(self.host_clock.total())
+    }
+
     /// Asks the host, within what is left of the call's host time and number of requests.
     pub(super) async fn ask(&mut self, ask: Ask) -> Result<HostAnswer, HostError> {
         self.requests += 1;
         if self.requests > REQUESTS {
             return Err(error("unavailable", format!("more than {REQUESTS} requests in one call")));
         }
-        let left = HOST_TIME.saturating_sub(self.host_clock.total());
+        let left = self.host_time_left();
         self.host_clock.start();
         let answer = tokio::time::timeout(left, self.link.ask(self.call, ask)).await;
         self.host_clock.stop();
@@ -167,17 +176,14 @@ fn error(code: &str, message: String) -> HostError {
 }
 
 /// Calls an export. Every ending is an outcome.
-pub(super) async fn call(
-    plugin: &PluginPre<Guest>,
-    link: &Arc<Link>,
-    start: Arc<Start>,
-    call: u64,
-    export: Export,
-) -> Outcome {
+pub(super) async fn call(plugin: &Exports, link: &Arc<Link>, start: Arc<Start>, call: u64, export: Export) -> Outcome {
     let stderr = Stderr::default();
     let guest_time = start.guest_time;
     // Before instantiation: a component's start code runs there.
     let mut store = Store::new(plugin.engine(), Guest::new(Arc::clone(link), start, call, &stderr));
+    if let Export::Review(request) = &export {
+        store.data_mut().request.clone_from(request);
+    }
     store.limiter(|guest| &mut guest.limits);
     store.data_mut().resources.set_max_capacity(HANDLES);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -188,7 +194,7 @@ pub(super) async fn call(
     let host_clock = Arc::clone(&store.data().host_clock);
     let wall = wall_time(guest_time);
     let ended = tokio::select! {
-        ended = metered(guest_time, run(plugin, &mut store, &export)) => Ok(ended),
+        ended = metered(guest_time, plugin.call(&mut store, &export)) => Ok(ended),
         () = outlive(wall, &host_clock) => Err(()),
     };
     let outcome = match ended {
@@ -205,21 +211,6 @@ pub(super) async fn call(
     };
     store.data().finish_log();
     outcome
-}
-
-async fn run(plugin: &PluginPre<Guest>, store: &mut Store<Guest>, export: &Export) -> wasmtime::Result<Outcome> {
-    let plugin: Plugin = plugin.instantiate_async(&mut *store).await?;
-    let check = plugin.mortise_preflight_check();
-    Ok(match export {
-        Export::ListChecks => {
-            let checks = check.call_list_checks(store).await?;
-            Outcome::Checks(checks.into_iter().map(Into::into).collect())
-        }
-        Export::RunCheck(id) => match check.call_run_check(store, id).await? {
-            Ok(report) => Outcome::Report(report.into()),
-            Err(error) => Outcome::Unable(error.into()),
-        },
-    })
 }
 
 /// Returns when a call is older than `wall`, time of the host not counted.
@@ -257,6 +248,8 @@ fn bounded(outcome: Outcome) -> Outcome {
     let verified = match &outcome {
         Outcome::Checks(checks) => report::verify_checks(checks),
         Outcome::Report(report) => report.verify(),
+        Outcome::Cluster(cluster) => cluster.verify(),
+        Outcome::Judgement(judgement) => judgement.verify(),
         Outcome::Unable(_) | Outcome::Broke { .. } => Ok(()),
     };
     match verified {

@@ -4,7 +4,7 @@
 //! that says so. A request that was denied makes an error of a check that would have passed, unless the manifest calls the
 //! grant optional. An ignored check only warns, whatever it is.
 
-use super::grants::Denial;
+use super::grants::{Denial, DeniedBy};
 use super::report::{CheckInfo, Report, verify_checks};
 use super::session::Ended;
 use super::wire::{Export, Outcome};
@@ -54,7 +54,9 @@ impl Subject<'_> {
                 Err(message) => ("oversized".into(), message),
             },
             Outcome::Broke { reason, message } => (reason, message),
-            Outcome::Report(_) | Outcome::Unable(_) => ("protocol".into(), "it answered something else".into()),
+            Outcome::Report(_) | Outcome::Unable(_) | Outcome::Cluster(_) | Outcome::Judgement(_) => {
+                ("protocol".into(), "it answered something else".into())
+            }
         };
         let message = self.broke(&Export::ListChecks, &message);
         let answer = Answer::Broke { reason: printable(&reason) };
@@ -79,7 +81,9 @@ impl Subject<'_> {
                 (Answer::Report, Report::default(), vec![error(text)])
             }
             Outcome::Broke { reason, message } => broke(reason, message),
-            Outcome::Checks(_) => broke("protocol".into(), "it answered something else".into()),
+            Outcome::Checks(_) | Outcome::Cluster(_) | Outcome::Judgement(_) => {
+                broke("protocol".into(), "it answered something else".into())
+            }
         };
         findings.extend(report.findings.into_iter().map(|finding| Finding {
             severity: finding.severity,
@@ -117,7 +121,7 @@ impl Subject<'_> {
     /// Plugin, version, export and check, then what was seen.
     fn broke(&self, export: &Export, message: &str) -> String {
         let of = match export {
-            Export::ListChecks => String::new(),
+            Export::ListChecks | Export::Discover | Export::Review(_) => String::new(),
             Export::RunCheck(id) => format!(" for `{id}`"),
         };
         format!("plugin `{}` broke in `{}`{of}: {}", self.full_name(), export.name(), truncated(message))
@@ -159,8 +163,10 @@ impl Subject<'_> {
 
 /// Adds the grant lines that were missing, as evidence and, where nothing better is known, as remedy.
 fn name_missing(finding: &mut Finding, missing: &[&Denial]) {
-    finding.evidence.extend(missing.iter().map(|denial| ("missing grant".into(), printable(&denial.line))));
-    let flags: Vec<&str> = missing.iter().filter(|it| it.wanted).filter_map(|it| it.flag.as_deref()).collect();
+    let lines = missing.iter().filter_map(|denial| denial.line.as_deref());
+    finding.evidence.extend(lines.map(|line| ("missing grant".into(), printable(line))));
+    let asked = missing.iter().filter(|it| it.by == DeniedBy::Operator);
+    let flags: Vec<&str> = asked.filter_map(|it| it.flag.as_deref()).collect();
     if finding.remedy.is_none() && !flags.is_empty() {
         finding.remedy = Some(printable(&format!("allow it with {}", flags.join(" "))));
     }
@@ -175,6 +181,6 @@ fn printed(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String
 }
 
 /// A text from a runner, at most as long as a finding's.
-fn truncated(text: &str) -> &str {
+pub(super) fn truncated(text: &str) -> &str {
     &text[..text.floor_char_boundary(super::limits::TEXT_BYTES)]
 }

@@ -38,7 +38,7 @@ pub(super) const TABLES: usize = 8;
 /// Elements of one table; the engine reserves host memory for each.
 pub(super) const TABLE_ELEMENTS: usize = 20_000;
 /// Bytes a guest may have copied to the host in one call, roughly.
-pub(super) const HOSTCALL_FUEL: usize = 1 << 20;
+pub(super) const HOSTCALL_FUEL: usize = 2 << 20;
 /// Handles a guest may hold.
 pub(super) const HANDLES: usize = 1_000;
 /// What is kept of a guest's stderr; its end, since a panic is the last thing written.
@@ -68,6 +68,8 @@ pub(super) const REPORT_BYTES: usize = 256 << 10;
 
 /// Settings of a plugin as JSON.
 pub(super) const SETTINGS_BYTES: usize = 256 << 10;
+/// Lines of grants that a plugin is told of.
+pub(super) const GRANT_LINES: usize = 1024;
 /// Content of a file a plugin may read when its grant names no size.
 pub(super) const FILE_BYTES: u64 = 64 << 10;
 /// The most a grant can name.
@@ -80,6 +82,40 @@ pub(super) const OUTPUT_BYTES_MAX: u64 = 512 << 10;
 pub(super) const COMMAND_TIME: Duration = Duration::from_secs(10);
 /// The most a grant can name.
 pub(super) const COMMAND_TIME_MAX: Duration = Duration::from_secs(50);
+
+/// Body of a request when its grant names no size.
+pub(super) const HTTP_BODY: u64 = 64 << 10;
+/// The most a grant can name.
+pub(super) const HTTP_BODY_MAX: u64 = 1 << 20;
+/// Body of an answer when its grant names no size.
+pub(super) const HTTP_RESPONSE: u64 = 256 << 10;
+/// The most a grant can name.
+pub(super) const HTTP_RESPONSE_MAX: u64 = 2 << 20;
+
+/// Headers of a request.
+pub(super) const HTTP_HEADERS: usize = 64;
+/// Value of one.
+pub(super) const HTTP_HEADER_VALUE: usize = 8 << 10;
+/// Names and values of all.
+pub(super) const HTTP_HEADER_BYTES: usize = 32 << 10;
+/// Headers of an answer.
+pub(super) const HTTP_ANSWER_HEADERS: usize = 100;
+/// The head of an answer.
+pub(super) const HTTP_ANSWER_HEADER_BYTES: usize = 64 << 10;
+/// How long a request takes when the guest names no time.
+pub(super) const HTTP_TIME: Duration = Duration::from_secs(10);
+/// The most it can name.
+pub(super) const HTTP_TIME_MAX: Duration = Duration::from_secs(50);
+/// How long a probe takes.
+pub(super) const PROBE_TIME: Duration = Duration::from_secs(5);
+/// Addresses that a look-up shows.
+pub(super) const PROBE_ADDRESSES: usize = 64;
+/// Certificates that a handshake shows.
+pub(super) const PEER_CERTIFICATES: usize = 16;
+/// All of them together.
+pub(super) const PEER_BYTES: usize = 128 << 10;
+/// A secret.
+pub(super) const SECRET_BYTES: usize = 16 << 10;
 
 /// Largest frame from a runner. A report of [`REPORT_BYTES`] may grow sixfold when JSON escapes it.
 pub(super) const FRAME_FROM_RUNNER: usize = 2 << 20;

@@ -5,16 +5,21 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::error::Unfit;
 use super::grants::Grants;
+use super::kind::Kind;
 use super::limits::{GUEST_TIME, GUEST_TIME_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX};
 
+mod settings;
+
+pub(super) use settings::Schema;
+
 /// Custom section that holds the manifest, in the component or in a module inside it.
-const SECTION: &str = "mortise:manifest";
+pub(super) const SECTION: &str = "mortise:manifest";
+/// Why a component with two of them is refused.
+pub(super) const SEVERAL: &str = "there are several";
 /// Value of `schema`.
 const SCHEMA: &str = "mortise.dev/plugin/v1alpha1";
 /// Largest manifest.
 const MANIFEST_BYTES: usize = 256 << 10;
-/// Interface a preflight plugin exports.
-const EXPORT: &str = "mortise:preflight/check@0.1.0";
 /// Interfaces this host answers, each in the version and those that are compatible with it.
 const IMPORTS: [(&str, &str); 7] = [
     ("mortise:host/", "0.1"),
@@ -30,26 +35,33 @@ const IMPORTS: [(&str, &str); 7] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Manifest {
-    pub(super) schema: String,
+    /// Checked with [`Head`].
+    #[serde(rename = "schema")]
+    _schema: String,
     #[serde(default)]
     pub(super) min_host: Option<String>,
     pub(super) id: String,
     pub(super) version: String,
-    pub(super) kind: String,
+    kind: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "checked to be a text; `plugin inspect` shows it")]
-    title: String,
+    pub(super) title: Option<String>,
     #[serde(default)]
-    #[expect(dead_code, reason = "as above")]
-    licence: String,
+    pub(super) licence: Option<String>,
     #[serde(default)]
     pub(super) grants: Grants,
     /// JSON Schema of the settings; kept as it is.
     #[serde(default)]
-    #[expect(dead_code, reason = "as above")]
-    settings: Option<serde_json::Value>,
+    pub(super) settings: Option<serde_json::Value>,
     #[serde(default)]
     pub(super) limits: Limits,
+}
+
+/// What of a manifest must be understood before the rest can be: a newer one may have keys that this host does not know.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    schema: Option<String>,
+    min_host: Option<String>,
 }
 
 /// `limits` of a manifest.
@@ -67,21 +79,36 @@ pub(super) struct Limits {
 pub(super) struct Inspected {
     /// None: the component has no manifest, and so gets no grants.
     pub(super) manifest: Option<Manifest>,
+    /// What it exports, in the order of [`Kind::ALL`]; at least one.
+    pub(super) kinds: Vec<Kind>,
     /// Of each linear memory.
     pub(super) memory_bytes: u64,
     /// Computing, per call.
     pub(super) guest_time: std::time::Duration,
 }
 
-/// Reads a component and checks that it is a preflight plugin this host can run.
+/// Reads a component and checks that it is a plugin this host can run.
 pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
     let found = scan(component)?;
     let manifest = match found.manifests.as_slice() {
         [] => None,
         [one] => Some(parse(one)?),
-        _ => return Err(Unfit::Manifest("there are several".into())),
+        _ => return Err(Unfit::Manifest(SEVERAL.into())),
     };
-    verify_exports(&found.exports)?;
+    let kinds = kinds(&found.exports)?;
+    if let Some(manifest) = &manifest
+        && !kinds.iter().any(|kind| kind.name() == manifest.kind)
+    {
+        let kinds = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+        return Err(Unfit::Manifest(format!(
+            "its kind is `{}`, but by its exports the plugin is of kind {kinds}",
+            manifest.kind.escape_debug()
+        )));
+    }
+    let vouches = manifest.as_ref().is_some_and(|manifest| manifest.grants.trust_root.is_some());
+    if vouches && !kinds.contains(&Kind::Discovery) {
+        return Err(Unfit::Manifest("`trust-root` is for discovery plugins only".into()));
+    }
     for import in &found.imports {
         verify_import(import)?;
     }
@@ -96,7 +123,7 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
         )));
     }
     let (memory_bytes, guest_time) = (memory.unwrap_or(MEMORY_BYTES), time.unwrap_or(GUEST_TIME));
-    Ok(Inspected { manifest, memory_bytes, guest_time })
+    Ok(Inspected { manifest, kinds, memory_bytes, guest_time })
 }
 
 #[derive(Default)]
@@ -149,14 +176,12 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
         return Err(Unfit::Manifest(format!("{} bytes; {MANIFEST_BYTES} are allowed", section.len())));
     }
     let text = std::str::from_utf8(section).map_err(|_| Unfit::Manifest("it is not UTF-8".into()))?;
+    // Where not even the head can be read, the whole says why.
+    if let Ok(head) = serde_saphyr::from_str::<Head>(text) {
+        verify_head(&head)?;
+    }
     let manifest: Manifest =
         serde_saphyr::from_str(text).map_err(|error| Unfit::Manifest(error.to_string().trim_end().to_owned()))?;
-    if manifest.schema != SCHEMA {
-        return Err(Unfit::Manifest(format!(
-            "its schema is `{}`; this host reads `{SCHEMA}`",
-            manifest.schema.escape_debug()
-        )));
-    }
     let name = |text: &str| {
         (1..=128).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
@@ -164,17 +189,36 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
     if !name(&manifest.id) || !name(&manifest.version) {
         return Err(Unfit::Manifest("`id` and `version` are 1 to 128 characters of `[A-Za-z0-9._+-]`".into()));
     }
-    if manifest.kind != "preflight" {
-        return Err(Unfit::Manifest(format!("its kind is `{}`, not `preflight`", manifest.kind.escape_debug())));
+    if !Kind::ALL.iter().any(|kind| kind.name() == manifest.kind) {
+        return Err(Unfit::Manifest(format!(
+            "its kind is `{}`, not `preflight`, `discovery` or `approval`",
+            manifest.kind.escape_debug()
+        )));
     }
-    let own = env!("CARGO_PKG_VERSION");
-    if let Some(wanted) = &manifest.min_host {
-        let (wanted_numbers, own_numbers) = (numbers(wanted), numbers(own));
-        if wanted_numbers.is_none() || wanted_numbers > own_numbers {
-            return Err(Unfit::MinHost { wanted: wanted.escape_debug().to_string(), own });
-        }
+    let unexplained = |it: &super::grants::Grant<'_>| it.reason().is_none_or(|reason| reason.trim().is_empty());
+    if let Some(grant) = manifest.grants.iter().find(unexplained) {
+        return Err(Unfit::Manifest(format!("it does not give the `reason` why it asks for {}", grant.line())));
+    }
+    if let Some(schema) = &manifest.settings {
+        Schema::parse(schema).map_err(Unfit::Manifest)?;
     }
     Ok(manifest)
+}
+
+fn verify_head(head: &Head) -> Result<(), Unfit> {
+    if let Some(schema) = head.schema.as_deref().filter(|schema| *schema != SCHEMA) {
+        return Err(Unfit::Manifest(format!("its schema is `{}`; this host reads `{SCHEMA}`", shown(schema))));
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    match head.min_host.as_deref().map(|wanted| (wanted, numbers(wanted))) {
+        Some((wanted, None)) => {
+            Err(Unfit::Manifest(format!("`minHost` is `{}`, no version such as `0.1.0`", shown(wanted))))
+        }
+        Some((wanted, wanted_numbers)) if wanted_numbers > numbers(own) => {
+            Err(Unfit::MinHost { wanted: shown(wanted), own })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Major, minor and patch.
@@ -184,17 +228,25 @@ fn numbers(version: &str) -> Option<[u32; 3]> {
     parts.next().is_none().then_some(numbers)
 }
 
-fn verify_exports(exports: &[&str]) -> Result<(), Unfit> {
-    let check = |export: &&&str| export.split('@').next() == EXPORT.split('@').next();
-    match exports.iter().find(check) {
-        Some(export) if compatible(export, "0.1") => Ok(()),
-        Some(export) => Err(Unfit::ExportVersion { found: shown(export), expected: EXPORT }),
-        None => {
-            let found = exports.iter().map(|export| format!("`{}`", shown(export))).collect::<Vec<_>>();
-            let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
-            Err(Unfit::World { found, expected: EXPORT })
+/// The kinds that a component's exports make it. A known interface in an unknown version is an error, so that half a
+/// plugin is never taken for a whole one.
+fn kinds(exports: &[&str]) -> Result<Vec<Kind>, Unfit> {
+    let mut kinds = Vec::new();
+    for kind in Kind::ALL {
+        let expected = kind.interface();
+        let same = |export: &&&str| export.split('@').next() == expected.split('@').next();
+        match exports.iter().find(same) {
+            Some(export) if compatible(export, "0.1") => kinds.push(kind),
+            Some(export) => return Err(Unfit::ExportVersion { found: shown(export), expected }),
+            None => {}
         }
     }
+    if kinds.is_empty() {
+        let found = exports.iter().map(|export| format!("`{}`", shown(export))).collect::<Vec<_>>();
+        let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
+        return Err(Unfit::World { found });
+    }
+    Ok(kinds)
 }
 
 fn verify_import(import: &str) -> Result<(), Unfit> {

@@ -3,14 +3,19 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitCode, Stdio};
 
+use rustix::process::Pid;
+use thiserror::Error;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 
+use super::child::{Child, OnDrop};
 use super::confine::HelperUid;
+use super::limits::{FRAME_FROM_RUNNER, START_TIME};
+use super::walls::{MissingWall, WallName, Walls};
+use super::wire::{self, FromRunner};
 use super::{commands, compiler, runner};
 
 /// First of the uids that helpers take when the host is root. systemd keeps 60706 to 61183 unused.
@@ -27,39 +32,70 @@ pub(super) enum Role {
     Compiler,
     /// Runs one command of a grant; keeps the host's identity, which the command does not get.
     Command,
+    /// Tells what it can do behind its walls, for tests.
+    #[cfg(feature = "faults")]
+    Scout,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Runner, Self::Compiler, Self::Command];
+    const ALL: &[Self] = &[
+        Self::Runner,
+        Self::Compiler,
+        Self::Command,
+        #[cfg(feature = "faults")]
+        Self::Scout,
+    ];
 
     fn word(self) -> &'static str {
         match self {
             Self::Runner => "__runner",
             Self::Compiler => "__compiler",
             Self::Command => "__command",
+            #[cfg(feature = "faults")]
+            Self::Scout => "__scout",
         }
     }
 }
 
-/// Where helpers are started from: this very program, whatever its file is called by now.
+/// Where helpers are started from: this very program, whatever its file is called by now. And which walls they must have.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     program: PathBuf,
+    required: Vec<WallName>,
+    policy: PathBuf,
 }
 
 impl Default for Launcher {
     fn default() -> Self {
-        Self { program: "/proc/self/exe".into() }
+        Self::at("/proc/self/exe")
     }
 }
 
 impl Launcher {
     /// Another program in this one's place. Tests are not mortise and name it here.
     pub fn at(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), required: Vec::new(), policy: PathBuf::new() }
     }
 
-    /// Starts a helper. `index` tells helpers that run side by side apart, so that none can signal another.
+    /// With walls that a policy demands: where one is missing, no helper gets any work. The policy's file is named in the
+    /// error.
+    #[must_use]
+    pub fn requiring(self, required: Vec<WallName>, policy: impl Into<PathBuf>) -> Self {
+        Self { required, policy: policy.into(), ..self }
+    }
+
+    /// Which walls this machine allows, by trying, whatever a policy demands.
+    ///
+    /// # Errors
+    ///
+    /// Why no helper starts at all.
+    pub async fn walls(&self) -> Result<Walls, LaunchError> {
+        let free = Self { required: Vec::new(), ..self.clone() };
+        Ok(free.start_confined(Role::Runner, 0).await?.walls)
+    }
+
+    /// Starts a helper without waiting for it. `index` tells helpers that run side by side apart, so that none can signal
+    /// another.
     pub(super) fn start(&self, role: Role, index: usize) -> io::Result<Helper> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -75,10 +111,40 @@ impl Launcher {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // The one that runs a command must outlive its socket, to end what it started.
-            .kill_on_drop(role != Role::Command)
             .spawn()?;
-        Ok(Helper { socket: UnixStream::from_std(ours)?, child })
+        // The one that runs a command must outlive its socket, to end what it started.
+        let on_drop = if role == Role::Command { OnDrop::LetEnd } else { OnDrop::Kill };
+        Ok(Helper { socket: UnixStream::from_std(ours)?, child: Child::adopt(Pid::from_child(&child), on_drop)? })
+    }
+
+    /// Starts a runner or a compiler and waits for the walls around it, before it is sent anything.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError`]; nothing of the helper is left.
+    pub(super) async fn start_confined(&self, role: Role, index: usize) -> Result<Confined, LaunchError> {
+        let mut helper = self.start(role, index).map_err(LaunchError::Start)?;
+        let greeting = wire::read_async(&mut helper.socket, FRAME_FROM_RUNNER);
+        let (pid, walls) = match tokio::time::timeout(START_TIME, greeting).await {
+            Ok(Ok(FromRunner::Confined { pid, walls })) => (pid, walls),
+            Ok(Ok(FromRunner::Refused { message, .. })) => return Err(LaunchError::Refused(message)),
+            Ok(Ok(_)) => return Err(LaunchError::Protocol("it did not tell its walls".into())),
+            Ok(Err(error)) => {
+                return Err(LaunchError::Protocol(format!("{error}; {}", helper.child.ending().await)));
+            }
+            Err(_) => return Err(LaunchError::Slow),
+        };
+        if let Some(pid) = pid {
+            let number = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
+            let pid = number.ok_or_else(|| LaunchError::Protocol(format!("no process has the number {pid}")))?;
+            // The first process has nothing left to do; dropped, it is reaped without anybody waiting.
+            helper.child = Child::adopt(pid, OnDrop::Kill).map_err(LaunchError::Start)?;
+        }
+        let missing = walls.missing(&self.required);
+        if !missing.is_empty() {
+            return Err(LaunchError::Walls { missing, policy: self.policy.clone() });
+        }
+        Ok(Confined { helper, walls })
     }
 }
 
@@ -88,25 +154,39 @@ pub(super) struct Helper {
     pub(super) child: Child,
 }
 
-/// How long the end of a process whose socket closed is waited for before it is killed.
-const LINGER: Duration = Duration::from_millis(500);
+/// A helper behind its walls, waiting for work.
+pub(super) struct Confined {
+    pub(super) helper: Helper,
+    pub(super) walls: Walls,
+}
 
-/// How a helper ended by itself, a few words; it is killed if it does not.
-pub(super) async fn ending(child: &mut Child) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match tokio::time::timeout(LINGER, child.wait()).await {
-        Ok(Ok(status)) => match (status.code(), status.signal()) {
-            (_, Some(signal)) => format!("it was ended by signal {signal}"),
-            (Some(code), None) => format!("it exited with {code}"),
-            (None, None) => "it ended".into(),
-        },
-        Ok(Err(error)) => format!("its end cannot be seen: {error}"),
-        Err(_) => {
-            // It may end at this very moment.
-            let _ = child.kill().await;
-            "it was killed".into()
-        }
-    }
+/// Why there is no helper.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// The host's kernel.
+    #[error("no process can be started for it: {0}")]
+    Start(io::Error),
+    /// A wall without which nothing runs.
+    #[error("its process refused to start: {0}")]
+    Refused(String),
+    /// It ended, or said something else.
+    #[error("its process did not start: {0}")]
+    Protocol(String),
+    /// It said nothing.
+    #[error("its process was not ready after {} s", START_TIME.as_secs())]
+    Slow,
+    /// The site demands more than this machine gives.
+    #[error("`{}` demands walls that are missing here: {}", policy.display(), list(missing))]
+    Walls {
+        /// Each with the reason.
+        missing: Vec<MissingWall>,
+        /// The file that demands them.
+        policy: PathBuf,
+    },
+}
+
+fn list(missing: &[MissingWall]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether this process was started as a helper; then it lives as one and this is its exit code.
@@ -130,6 +210,8 @@ pub fn run_as_helper() -> Option<ExitCode> {
         Role::Runner => runner::main(uid),
         Role::Compiler => compiler::main(uid),
         Role::Command => commands::main(),
+        #[cfg(feature = "faults")]
+        Role::Scout => super::scout::main(uid),
     })
 }
 

@@ -96,7 +96,7 @@ impl Report {
     }
 }
 
-fn pairs(pairs: &Pairs) -> Result<usize, Oversize> {
+pub(super) fn pairs(pairs: &Pairs) -> Result<usize, Oversize> {
     count("evidence entries", pairs.len(), EVIDENCE)?;
     let mut total = 0;
     for (name, value) in pairs {
@@ -109,7 +109,7 @@ fn count(what: &str, found: usize, most: usize) -> Result<(), Oversize> {
     if found > most { Err(format!("{found} {what}; {most} are allowed")) } else { Ok(()) }
 }
 
-fn text(what: &str, text: &str) -> Result<usize, Oversize> {
+pub(super) fn text(what: &str, text: &str) -> Result<usize, Oversize> {
     if text.len() > TEXT_BYTES {
         return Err(format!("{what} of {} bytes; {TEXT_BYTES} are allowed", text.len()));
     }

@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use super::bindings::PluginPre;
 use super::confine::{self, HelperUid};
-use super::guest::{self, Guest};
+use super::exports::Exports;
+use super::guest;
 use super::limits::FRAME_TO_RUNNER;
 use super::wire::{Ask, Export, FromRunner, HostAnswer, LogLevel, Outcome, Start, ToRunner};
 use super::{engine, native, wire};
@@ -50,7 +50,14 @@ impl Link {
         self.send(&FromRunner::Log { call, level, message });
     }
 
-    fn done(&self, call: u64, outcome: Outcome) {
+    /// The socket itself, for what is past the protocol.
+    #[cfg(feature = "faults")]
+    pub(super) fn raw(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Tells how a call ended.
+    pub(super) fn done(&self, call: u64, outcome: Outcome) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
         self.send(&FromRunner::Done { call, outcome: Box::new(outcome) });
     }
@@ -80,12 +87,10 @@ impl Link {
 
 /// The life of a runner process; `main` calls it before anything else.
 pub(super) fn main(uid: HelperUid) -> ExitCode {
-    // Nobody hears a panic here, and descriptor 2 is closed.
-    std::panic::set_hook(Box::new(|_| {}));
-    let Ok(socket) = confine::before_input(uid).map_err(|error| refuse_on_stdin(&error)) else {
-        return ExitCode::FAILURE;
+    let stream = match confine::begin(uid) {
+        Ok(stream) => stream,
+        Err(code) => return code,
     };
-    let stream = UnixStream::from(socket);
     match prepare(&stream) {
         Ok((start, engine, component)) => serve(stream, start, &engine, &component),
         Err(refused) => {
@@ -94,14 +99,6 @@ pub(super) fn main(uid: HelperUid) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Walls that fail before the socket is ours leave only the borrowed descriptor to say so.
-pub(super) fn refuse_on_stdin(error: &confine::ConfineError) {
-    use std::os::fd::AsFd;
-    let refused = refused(false, error);
-    // As above.
-    let _ = rustix::io::write(std::io::stdin().as_fd(), &wire::frame(&refused));
 }
 
 /// A refusal with the causes of its error.
@@ -160,6 +157,10 @@ fn serve(stream: UnixStream, start: Start, engine: &Engine, component: &Componen
         return refuse(refused(false, &error));
     }
     link.send(&FromRunner::Ready { native_bytes: 0 });
+    #[cfg(feature = "faults")]
+    if let Some(intruder) = super::intruder::Intruder::wanted(&start) {
+        return intruder.take_over(&link, &mut called);
+    }
     let start = Arc::new(start);
     runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
         while let Some((call, export)) = called.recv().await {
@@ -174,9 +175,9 @@ fn serve(stream: UnixStream, start: Start, engine: &Engine, component: &Componen
 }
 
 /// Everything a plugin may import. WASI answers from an empty context.
-fn link_guest(engine: &Engine, component: &Component) -> wasmtime::Result<PluginPre<Guest>> {
+fn link_guest(engine: &Engine, component: &Component) -> wasmtime::Result<Exports> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    super::bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
-    PluginPre::new(linker.instantiate_pre(component)?)
+    super::bindings::EveryKind::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
+    Exports::of(component, linker.instantiate_pre(component)?)
 }

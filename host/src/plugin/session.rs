@@ -11,15 +11,16 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::process::Child;
 use tokio::sync::mpsc;
 
 use super::broker::{Broker, Refusal};
+use super::child::Child;
 use super::grants::Denial;
 use super::limits::{
     FRAME_FROM_RUNNER, GRACE, HOST_TIME, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, REQUESTS, START_TIME, wall_time,
 };
-use super::process::{Launcher, Role, ending};
+use super::process::{Confined, Launcher, Role};
+use super::walls::Walls;
 use super::wire::{self, Ask, Export, FromRunner, HostAnswer, LogLevel, Outcome, Start, ToRunner};
 use crate::facts::HostError;
 
@@ -61,6 +62,7 @@ pub(super) struct Session<'a> {
     open: HashMap<u64, Open>,
     /// Why the runner is not to be called any more: reason and message.
     dead: Option<(&'static str, String)>,
+    walls: Walls,
 }
 
 /// A call on its way.
@@ -87,8 +89,8 @@ impl<'a> Session<'a> {
         broker: &'a Broker,
         log: &'a (dyn Fn(LogLevel, &str) + Sync),
     ) -> Result<Self, StartError> {
-        let host = |error: io::Error| StartError::Host(format!("cannot start a runner: {error}"));
-        let helper = launcher.start(Role::Runner, index).map_err(host)?;
+        let confined = launcher.start_confined(Role::Runner, index).await;
+        let Confined { helper, walls } = confined.map_err(|error| StartError::Host(error.to_string()))?;
         let (mut child, guest_time) = (helper.child, start.guest_time);
         let (mut reader, mut writer) = helper.socket.into_split();
         let instruct = async {
@@ -113,7 +115,7 @@ impl<'a> Session<'a> {
             }
             Ok(Ok(_)) => return Err(StartError::Host("the runner did not say that it is ready".into())),
             Ok(Err(error)) => {
-                let ended = ending(&mut child).await;
+                let ended = child.ending().await;
                 return Err(StartError::Host(format!("the runner did not start: {error}; {ended}")));
             }
             Err(_) => {
@@ -131,7 +133,12 @@ impl<'a> Session<'a> {
             }
         });
         let (next_call, open) = (0, HashMap::new());
-        Ok(Self { broker, log, guest_time, child, writer, frames, next_call, open, dead: None })
+        Ok(Self { broker, log, guest_time, child, writer, frames, next_call, open, dead: None, walls })
+    }
+
+    /// What stands around it.
+    pub(super) fn walls(&self) -> &Walls {
+        &self.walls
     }
 
     /// Makes calls side by side and tells each ending as it comes, with the call's place in `exports`.
@@ -179,10 +186,12 @@ impl<'a> Session<'a> {
                             log(level, &message);
                         }
                     }
-                    Some(Ok(FromRunner::Ready { .. } | FromRunner::Refused { .. })) => self.violated("it started twice"),
+                    Some(Ok(
+                        FromRunner::Confined { .. } | FromRunner::Ready { .. } | FromRunner::Refused { .. },
+                    )) => self.violated("it started twice"),
                     Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => self.violated(&error.to_string()),
                     Some(Err(_)) | None => {
-                        let ended = ending(&mut self.child).await;
+                        let ended = self.child.ending().await;
                         self.dead = Some(("crash", format!("the runner is gone: {ended}")));
                     }
                 },
@@ -197,8 +206,7 @@ impl<'a> Session<'a> {
             }
         }
         if let Some((reason, message)) = &self.dead {
-            // It may be gone already.
-            let _ = self.child.start_kill();
+            self.child.kill();
             for (_, open) in self.open.drain() {
                 on_end(open.index, open.end(Outcome::Broke { reason: (*reason).into(), message: message.clone() }));
             }
@@ -207,8 +215,9 @@ impl<'a> Session<'a> {
 
     /// Ends the runner and waits for its end.
     pub(super) async fn finish(mut self) {
-        // It may be gone already.
-        let _ = self.child.kill().await;
+        self.child.kill();
+        // Its end was asked for and cannot be refused.
+        let _ = self.child.wait().await;
     }
 
     fn violated(&mut self, what: &str) {
@@ -254,7 +263,7 @@ impl<'a> Session<'a> {
             Refusal::Denied(denial) => {
                 open.denied += 1;
                 let message = denial.message();
-                if open.denials.len() < DENIALS && open.denials.iter().all(|it| it.line != denial.line) {
+                if open.denials.len() < DENIALS && open.denials.iter().all(|it| it.differs(&denial)) {
                     open.denials.push(*denial);
                 }
                 HostError { code: "denied".into(), message, retryable: false }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +13,14 @@ use super::broker::Broker;
 use super::compiler::{self, CompileError};
 use super::error::{PluginError, Unfit};
 use super::grants::{Effective, Grants};
-use super::limits::{COMPONENT_BYTES, SETTINGS_BYTES};
+use super::kind::Kind;
+use super::limits::{COMPONENT_BYTES, GRANT_LINES, SETTINGS_BYTES};
+use super::policy::{Policy, PolicySubject};
 use super::process::Launcher;
 use super::report::CheckInfo;
+use super::secret::Vault;
 use super::session::{Session, StartError};
+use super::walls::Walls;
 use super::wire::{Export, LogLevel, Start};
 use super::{CheckResult, Stage, engine, judge, manifest};
 use crate::config::{IgnoredChecks, PluginSettings};
@@ -52,17 +57,20 @@ pub struct PluginDigest {
 
 /// All plugins of a join.
 pub struct Plugins {
-    plugins: Vec<Plugin>,
-    context: CheckContext,
-    launcher: Launcher,
+    pub(super) plugins: Vec<Plugin>,
+    pub(super) context: CheckContext,
+    pub(super) launcher: Launcher,
+    /// Around every runner so far.
+    walls: Mutex<Walls>,
 }
 
 /// One plugin, ready to be run.
-struct Plugin {
+pub(super) struct Plugin {
     index: usize,
-    name: String,
+    pub(super) name: String,
     version: String,
     digest: String,
+    kinds: Vec<Kind>,
     builtin: bool,
     component: Arc<[u8]>,
     settings: String,
@@ -84,13 +92,14 @@ impl Plugins {
     pub fn prepare(
         builtin: bool,
         settings: &[PluginSettings],
+        policy: &Policy,
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
-        Self::prepare_with(Launcher::default(), builtin, settings, facts, context)
+        Self::prepare_with(Launcher::default(), builtin, settings, policy, facts, context)
     }
 
-    /// As [`Self::prepare`], with helpers started from elsewhere.
+    /// As [`Self::prepare`], with helpers started from elsewhere. All must be of kind [`Kind::Preflight`].
     ///
     /// # Errors
     ///
@@ -99,27 +108,70 @@ impl Plugins {
         launcher: Launcher,
         builtin: bool,
         settings: &[PluginSettings],
+        policy: &Policy,
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
         let mut plugins = Vec::new();
         if builtin {
             let component = Arc::from(engine::builtin::COMPONENT);
-            plugins.push(Plugin::new(0, BUILTIN, component, None, &facts, &context)?);
+            plugins.push(Plugin::new(0, BUILTIN, component, None, policy, &facts, &context)?);
         }
         for one in settings {
             if plugins.iter().any(|other| other.name == one.name) {
                 return Err(PluginError::Twice { plugin: one.name.clone() });
             }
-            let component = read(one)?;
-            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), &facts, &context)?);
+            let component = read(&one.name, &one.path)?;
+            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), policy, &facts, &context)?);
         }
-        Ok(Self { plugins, context, launcher })
+        for plugin in &plugins {
+            plugin.verify_kind(Kind::Preflight)?;
+        }
+        Ok(Self::below(policy, launcher, plugins, context))
+    }
+
+    /// Reads, inspects and grants one plugin of whatever kind; runs nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError`] when it cannot be used.
+    pub fn prepare_one(
+        launcher: Launcher,
+        settings: &PluginSettings,
+        policy: &Policy,
+        facts: Arc<dyn FactSource>,
+        context: CheckContext,
+    ) -> Result<Self, PluginError> {
+        let component = read(&settings.name, &settings.path)?;
+        let plugin = Plugin::new(0, &settings.name, component, Some(settings), policy, &facts, &context)?;
+        Ok(Self::below(policy, launcher, vec![plugin], context))
+    }
+
+    /// No runner of these, and no compiler for them, starts without the walls that the policy demands.
+    fn below(policy: &Policy, launcher: Launcher, plugins: Vec<Plugin>, context: CheckContext) -> Self {
+        let launcher = launcher.requiring(policy.require_walls.clone(), &policy.path);
+        Self { plugins, context, launcher, walls: Mutex::default() }
+    }
+
+    /// Of all plugins, in the order of [`Kind::ALL`].
+    pub fn kinds(&self) -> Vec<Kind> {
+        let has = |kind: &Kind| self.plugins.iter().any(|plugin| plugin.kinds.contains(kind));
+        Kind::ALL.into_iter().filter(has).collect()
     }
 
     /// Adds a parameter that became known, for example `cluster-version`.
     pub fn learn(&mut self, name: &str, value: impl Into<String>) {
         self.context.parameters.insert(name.into(), value.into());
+    }
+
+    /// Remembers what stands around one more runner.
+    pub(super) fn note_walls(&self, walls: &Walls) {
+        self.walls.lock().unwrap_or_else(PoisonError::into_inner).merge(walls);
+    }
+
+    /// What stood around every runner so far; nothing is known before the first stage.
+    pub fn walls(&self) -> Walls {
+        self.walls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The plugins, in order.
@@ -163,6 +215,7 @@ impl Plugins {
             Ok(session) => session,
             Err(failure) => return vec![tell(subject.not_started(failure))],
         };
+        self.note_walls(session.walls());
         let mut listed = None;
         session.call(&[Export::ListChecks], |_, ended| listed = Some(ended)).await;
         let checks = match listed.map(|ended| subject.listed(ended)) {
@@ -191,6 +244,7 @@ impl Plugin {
         name: &str,
         component: Arc<[u8]>,
         settings: Option<&PluginSettings>,
+        policy: &Policy,
         facts: &Arc<dyn FactSource>,
         context: &CheckContext,
     ) -> Result<Self, PluginError> {
@@ -205,7 +259,10 @@ impl Plugin {
         let inspected = manifest::inspect(&component).map_err(unfit(named(name)))?;
         let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
         let full = format!("{name}@{version}");
-        let mut wanted = inspected.manifest.map(|manifest| manifest.grants).unwrap_or_default();
+        let (id, schema, mut wanted) = match inspected.manifest {
+            Some(manifest) => (Some(manifest.id), manifest.settings, manifest.grants),
+            None => (None, None, Grants::default()),
+        };
         let grants = match settings {
             None => {
                 wanted.fill(&context.parameters).map_err(|error| unfit(full.clone())(error.into()))?;
@@ -213,17 +270,16 @@ impl Plugin {
             }
             Some(settings) => {
                 verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
-                Grants::intersect(wanted, settings.grants.clone())
+                verify_settings(&full, schema.as_ref(), &settings.settings)?;
+                let subject = PolicySubject { id: id.as_deref(), digest: &digest, signer: settings.signer.as_deref() };
+                policy.bound(&full, subject, Grants::intersect(wanted, settings.grants.clone()))?
             }
         };
         let missing = grants.missing();
         if !missing.is_empty() {
-            let (lines, flags): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-            return Err(PluginError::MissingGrants {
-                plugin: full,
-                lines,
-                flags: flags.into_iter().flatten().collect(),
-            });
+            let lines = missing.iter().map(|it| it.line()).collect();
+            let flags = missing.iter().filter_map(|it| it.flag()).collect();
+            return Err(PluginError::MissingGrants { plugin: full, lines, flags });
         }
         let empty = serde_json::Map::new();
         let json = serde_json::to_string(settings.map_or(&empty, |settings| &settings.settings))
@@ -236,15 +292,34 @@ impl Plugin {
             name: named(name),
             version,
             digest,
+            kinds: inspected.kinds,
             builtin: settings.is_none(),
             component,
             settings: json,
             memory_bytes: inspected.memory_bytes,
             guest_time: inspected.guest_time,
-            broker: Broker { grants, facts: Arc::clone(facts) },
+            broker: Broker {
+                grants,
+                facts: Arc::clone(facts),
+                vault: Vault(settings.map(|it| it.secrets.clone()).unwrap_or_default()),
+            },
             code: OnceCell::new(),
             checks: Mutex::default(),
         })
+    }
+
+    /// `name@version`.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// A plugin of another kind is not asked.
+    pub(super) fn verify_kind(&self, wanted: Kind) -> Result<(), PluginError> {
+        if self.kinds.contains(&wanted) {
+            return Ok(());
+        }
+        let found = self.kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+        Err(PluginError::Unfit { plugin: self.full_name(), reason: Unfit::Kind { found, wanted } })
     }
 
     /// Whether an earlier stage showed that there is nothing to run.
@@ -255,7 +330,7 @@ impl Plugin {
 
     /// A runner for this plugin. The built-in one starts from the code this program carries; where that does not fit
     /// the CPU, or there is none, it is compiled like any other.
-    async fn start<'a>(
+    pub(super) async fn start<'a>(
         &'a self,
         launcher: &Launcher,
         context: &CheckContext,
@@ -267,6 +342,7 @@ impl Plugin {
             node_name: context.node_name.clone(),
             parameters: context.parameters.clone(),
             settings: self.settings.clone(),
+            grants: self.broker.grants.lines().into_iter().take(GRANT_LINES).collect(),
             memory_bytes: self.memory_bytes,
             guest_time: self.guest_time,
         };
@@ -293,8 +369,8 @@ impl Plugin {
 }
 
 /// The component's file, read once: these bytes are inspected, compiled and run.
-fn read(settings: &PluginSettings) -> Result<Arc<[u8]>, PluginError> {
-    let (plugin, path) = (settings.name.clone(), settings.path.clone());
+pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
+    let (plugin, path) = (name.to_owned(), path.to_owned());
     let open = || {
         let file = std::fs::File::open(&path)?;
         if !file.metadata()?.is_file() {
@@ -311,7 +387,19 @@ fn read(settings: &PluginSettings) -> Result<Arc<[u8]>, PluginError> {
     }
 }
 
-fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
+/// What the operator set must be what the manifest's schema allows. Without a schema anything is.
+fn verify_settings(
+    plugin: &str,
+    schema: Option<&serde_json::Value>,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Result<(), PluginError> {
+    let Some(schema) = schema else { return Ok(()) };
+    let schema = manifest::Schema::parse(schema).expect("a manifest's schema was read when it was inspected");
+    let misfits = schema.misfits(settings);
+    if misfits.is_empty() { Ok(()) } else { Err(PluginError::SettingsMisfit { plugin: plugin.to_owned(), misfits }) }
+}
+
+pub(super) fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
     match wanted.files.iter().find(|file| file.path.has_placeholder()) {
         Some(file) => Err(Unfit::Manifest(format!(
             "the path `{}` has a placeholder, which only built-in plugins may use",
@@ -321,7 +409,7 @@ fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
     }
 }
 
-fn digest(component: &[u8]) -> String {
+pub(super) fn digest(component: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, component);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")

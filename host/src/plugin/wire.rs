@@ -10,7 +10,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::answers::{Cluster, RawJudgement};
+use super::csr::CertificateRequest;
+use super::http::{HttpAnswer, HttpRequest};
+use super::probe::{ProbeRequest, Probed};
 use super::report::{CheckInfo, Report};
+use super::secret::SecretBytes;
+use super::walls::Walls;
 use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 
 /// From the host.
@@ -45,6 +51,8 @@ pub(super) struct Start {
     pub(super) parameters: BTreeMap<String, String>,
     /// JSON.
     pub(super) settings: String,
+    /// Granted in full, as lines.
+    pub(super) grants: Vec<String>,
     pub(super) memory_bytes: u64,
     pub(super) guest_time: Duration,
 }
@@ -57,6 +65,10 @@ pub(super) enum Export {
     ListChecks,
     /// `run-check` with this id.
     RunCheck(String),
+    /// `discover`.
+    Discover,
+    /// `review` of this request; none where a hook is only tried.
+    Review(Option<Box<CertificateRequest>>),
 }
 
 impl Export {
@@ -65,6 +77,8 @@ impl Export {
         match self {
             Self::ListChecks => "mortise:preflight/check@0.1.0#list-checks",
             Self::RunCheck(_) => "mortise:preflight/check@0.1.0#run-check",
+            Self::Discover => "mortise:discovery/source@0.1.0#discover",
+            Self::Review(_) => "mortise:approval/hook@0.1.0#review",
         }
     }
 }
@@ -73,7 +87,14 @@ impl Export {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum FromRunner {
-    /// The component is loaded and all walls stand. From the compiler: its output follows, of this length.
+    /// First of all: the walls stand, and nothing was read yet.
+    Confined {
+        /// The process that goes on behind them, when it is not the one that was started.
+        pid: Option<i32>,
+        /// Which of them.
+        walls: Walls,
+    },
+    /// The component is loaded and the last list stands. From the compiler: its output follows, of this length.
     Ready {
         /// Bytes after this frame.
         native_bytes: u64,
@@ -118,7 +139,11 @@ pub(super) enum Outcome {
     Checks(Vec<CheckInfo>),
     /// `run-check` returned a report.
     Report(Report),
-    /// `run-check` returned its error case.
+    /// `discover` returned a cluster.
+    Cluster(Box<Cluster>),
+    /// `review` returned a judgement.
+    Judgement(RawJudgement),
+    /// The function returned its error case.
     Unable(HostError),
     /// It did not return, or returned what it must not.
     Broke {
@@ -145,7 +170,15 @@ pub(super) enum Ask {
         program: String,
         /// As the guest wrote them.
         arguments: Vec<String>,
+        /// Name of the secret that stands for one of them.
+        secret: Option<String>,
     },
+    /// Grant `http`.
+    Fetch(Box<HttpRequest>),
+    /// Grant `probe`.
+    Probe(ProbeRequest),
+    /// Grant `secrets` with `reveal`.
+    Reveal(String),
 }
 
 /// What the host answers.
@@ -167,6 +200,12 @@ pub(super) enum HostAnswer {
         /// Within the grant's cap.
         stderr: Bytes,
     },
+    /// For [`Ask::Fetch`].
+    Fetched(Box<HttpAnswer>),
+    /// For [`Ask::Probe`].
+    Probed(Probed),
+    /// For [`Ask::Reveal`].
+    Revealed(SecretBytes),
 }
 
 /// Bytes, written in base64.

@@ -36,5 +36,5 @@ pub use build::{Artifacts, KUBERNETES_VERSION, ensure as ensure_built};
 pub use cluster::{Cluster, UpOptions};
 pub use kubeadm::{ADMIN_CONFIG, IGNORED_PREFLIGHT_ERRORS};
 pub use process::Identity;
-pub use state::{API_PORT, ClusterName, ENDPOINT_ADDRESS, NodeRecord};
+pub use state::{API_PORT, ClusterName, ENDPOINT_ADDRESS, NodeRecord, cache_root};
 pub use teardown::{down, down_all};

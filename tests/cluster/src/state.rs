@@ -123,8 +123,12 @@ pub(crate) fn state_root() -> PathBuf {
     std::env::temp_dir().join("mortise-cluster")
 }
 
-/// `${XDG_CACHE_HOME:-~/.cache}/mortise`.
-pub(crate) fn cache_root() -> Result<PathBuf> {
+/// `${XDG_CACHE_HOME:-~/.cache}/mortise`: what tests build or fetch once.
+///
+/// # Errors
+///
+/// Neither variable is set.
+pub fn cache_root() -> Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".cache")))

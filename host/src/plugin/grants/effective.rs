@@ -1,20 +1,26 @@
-//! What a plugin really gets: what its manifest wants and the operator allows, decided request by request.
+//! What a plugin really gets: what its manifest wants, the operator allows and the site's policy does not forbid, decided
+//! request by request.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Access, CommandGrant, FactGrant, FileGrant, Grants};
+use super::machine::{Access, CommandGrant, FactGrant, FileGrant};
+use super::{ArgPattern, Grant, Grants, SecretGrant, SecretUse};
 use crate::facts::{CommandRequest, FactRequest};
 use crate::plugin::limits::{COMMAND_TIME, FILE_BYTES, OUTPUT_BYTES};
 
-/// User a command runs as when its grant names none.
-const DEFAULT_USER: &str = "nobody";
+mod ceiling;
+mod network;
 
-/// Both sides. A request is granted when an entry of each covers it; the smaller of two bounds counts.
+pub use ceiling::Ceiling;
+pub use network::{HttpAllowance, ProbeAllowance};
+
+/// All sides. A request is granted when an entry of each covers it; the smaller of two bounds counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effective {
     wanted: Grants,
     allowed: Grants,
+    ceiling: Ceiling,
 }
 
 /// A file that may be looked at.
@@ -24,17 +30,30 @@ pub struct Allowance {
     pub max_bytes: u64,
 }
 
+/// Whose word is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeniedBy {
+    /// The plugin's manifest does not ask for it.
+    Manifest,
+    /// The operator does not allow it.
+    Operator,
+    /// The site's policy stands against it, at this place: file and line.
+    Policy(String),
+    /// No grant can allow it.
+    Always,
+}
+
 /// A request that is not granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// What was asked for, a few words.
     pub what: String,
-    /// The grant that would allow it, in the syntax of a manifest.
-    pub line: String,
+    /// The grant that would allow it, in the syntax of a manifest; none where no grant does.
+    pub line: Option<String>,
     /// The same for the command line, where it can be said there.
     pub flag: Option<String>,
-    /// Whether the manifest asks for it, so that only the operator's word is missing.
-    pub wanted: bool,
+    /// Whose word is missing. Where several are: the plugin's before the operator's before the policy's.
+    pub by: DeniedBy,
     /// Whether the manifest says that the plugin can do without.
     pub optional: bool,
 }
@@ -42,64 +61,102 @@ pub struct Denial {
 impl Denial {
     /// For the guest, and for people: ends with the line.
     pub fn message(&self) -> String {
-        let Self { what, line, wanted, .. } = self;
-        if *wanted {
-            format!("{what} is not granted; the operator would have to allow {line}")
-        } else {
-            format!("{what} is not granted; the plugin's manifest would have to ask for {line}")
+        let Self { what, by, .. } = self;
+        let line = self.line.as_deref().unwrap_or("nothing");
+        match by {
+            DeniedBy::Manifest => {
+                format!("{what} is not granted; the plugin's manifest would have to ask for {line}")
+            }
+            DeniedBy::Operator => format!("{what} is not granted; the operator would have to allow {line}"),
+            DeniedBy::Policy(place) => format!("{what} is forbidden by {place}; it would have to allow {line}"),
+            DeniedBy::Always => format!("{what} is never granted"),
         }
+    }
+
+    /// Whether an operator learns something from both.
+    pub(in crate::plugin) fn differs(&self, other: &Self) -> bool {
+        self.line != other.line || (self.line.is_none() && self.what != other.what)
+    }
+
+    fn of(what: String, grant: Grant<'_>, by: DeniedBy) -> Box<Self> {
+        Box::new(Self { what, line: Some(grant.line()), flag: grant.flag(), by, optional: grant.is_optional() })
     }
 }
 
 impl Grants {
     /// What a plugin with this manifest gets from an operator who allows that.
     pub fn intersect(wanted: Self, allowed: Self) -> Effective {
-        Effective { wanted, allowed }
+        Effective { wanted, allowed, ceiling: Ceiling::default() }
     }
 }
 
 impl Effective {
     /// A plugin of our own: it gets what it wants.
     pub fn own(wanted: Grants) -> Self {
-        Self { allowed: wanted.clone(), wanted }
+        Self { allowed: wanted.clone(), wanted, ceiling: Ceiling::default() }
     }
 
-    /// Lines of the manifest that the operator allows, for people.
+    /// The same below a site's ceiling.
+    #[must_use]
+    pub fn below(self, ceiling: Ceiling) -> Self {
+        Self { ceiling, ..self }
+    }
+
+    /// Grants of the manifest that the operator and the policy allow whole.
+    pub fn granted(&self) -> impl Iterator<Item = Grant<'_>> {
+        self.wanted.iter().filter(|it| self.refusal(*it).is_none())
+    }
+
+    /// The same as lines, for people.
     pub fn lines(&self) -> Vec<String> {
-        let facts = self.wanted.facts.iter().filter(|it| self.allows_fact(&it.name)).map(FactGrant::line);
-        let files = self.wanted.files.iter().filter(|it| self.allows_file(it)).map(FileGrant::line);
-        let commands = self.wanted.commands.iter().filter(|it| self.allows_command(it)).map(CommandGrant::line);
-        facts.chain(files).chain(commands).collect()
+        self.granted().map(Grant::line).collect()
     }
 
-    /// Grants that the plugin cannot do without and the operator does not allow: as a line, and as a flag.
-    pub fn missing(&self) -> Vec<(String, Option<String>)> {
-        let facts = self.wanted.facts.iter().filter(|it| !it.optional && !self.allows_fact(&it.name));
-        let files = self.wanted.files.iter().filter(|it| !it.optional && !self.allows_file(it));
-        let commands = self.wanted.commands.iter().filter(|it| !it.optional && !self.allows_command(it));
-        facts
-            .map(|it| (it.line(), Some(it.flag())))
-            .chain(files.map(|it| (it.line(), Some(it.flag()))))
-            .chain(commands.map(|it| (it.line(), it.flag())))
-            .collect()
+    /// Grants that the plugin cannot do without and that the operator does not allow whole.
+    pub fn missing(&self) -> Vec<Grant<'_>> {
+        self.wanted.iter().filter(|it| !it.is_optional() && !self.allowed.cover(*it)).collect()
     }
 
-    fn allows_fact(&self, name: &str) -> bool {
-        self.allowed.facts.iter().any(|it| name_covers(&it.name, name))
+    /// Lines of grants that the plugin cannot do without and that the policy does not leave whole, each with the place.
+    pub fn forbidden(&self) -> Vec<(String, String)> {
+        let required = self.wanted.iter().filter(|it| !it.is_optional());
+        required.filter_map(|it| Some((it.line(), self.ceiling.permits(it).err()?))).collect()
     }
 
-    fn allows_file(&self, wanted: &FileGrant) -> bool {
-        self.allowed.files.iter().any(|it| it.access >= wanted.access && it.path.covers(&wanted.path))
+    /// Grants of the manifest of which anything at all could be granted.
+    pub fn possible(&self) -> Grants {
+        let some = |it: Grant<'_>| {
+            self.upper().all(|side| side.iter().any(|own| own.overlaps(it))) && !self.ceiling.forbids(it)
+        };
+        let Grants { facts, files, commands, http, probe, secrets, trust_root } = &self.wanted;
+        fn kept<T: Clone>(all: &[T], keep: impl Fn(&T) -> bool) -> Vec<T> {
+            all.iter().filter(|it| keep(it)).cloned().collect()
+        }
+        Grants {
+            facts: kept(facts, |it| some(Grant::Fact(it))),
+            files: kept(files, |it| some(Grant::File(it))),
+            commands: kept(commands, |it| some(Grant::Command(it))),
+            http: kept(http, |it| some(Grant::Http(it))),
+            probe: kept(probe, |it| some(Grant::Probe(it))),
+            secrets: kept(secrets, |it| some(Grant::Secret(it))),
+            trust_root: trust_root.clone().filter(|it| some(Grant::TrustRoot(it))),
+        }
     }
 
-    fn allows_command(&self, wanted: &CommandGrant) -> bool {
-        self.allowed.commands.iter().any(|it| {
-            it.program == wanted.program
-                && it.args.len() == wanted.args.len()
-                && it.args.iter().zip(&wanted.args).all(|(own, other)| own.covers(other))
-                && wanted.env.iter().all(|name| it.env.contains(name))
-                && wanted.user.as_ref().is_none_or(|user| user == it.user.as_deref().unwrap_or(DEFAULT_USER))
-        })
+    /// Whose word is missing for a request that is written as a grant of itself alone.
+    fn refusal(&self, asked: Grant<'_>) -> Option<DeniedBy> {
+        if !self.wanted.cover(asked) {
+            return Some(DeniedBy::Manifest);
+        }
+        if !self.allowed.cover(asked) {
+            return Some(DeniedBy::Operator);
+        }
+        self.ceiling.permits(asked).err().map(DeniedBy::Policy)
+    }
+
+    /// What the operator and, where it has one, the policy's list say.
+    fn upper(&self) -> impl Iterator<Item = &Grants> {
+        std::iter::once(&self.allowed).chain(self.ceiling.grants())
     }
 
     /// Decides about a fact.
@@ -109,18 +166,12 @@ impl Effective {
     /// [`Denial`].
     pub fn fact(&self, request: &FactRequest) -> Result<(), Box<Denial>> {
         let name = grant_name(request);
-        let wanted = self.wanted.facts.iter().find(|it| name_covers(&it.name, &name));
-        if wanted.is_some() && self.allows_fact(&name) {
-            return Ok(());
+        let optional = self.wanted.facts.iter().any(|it| it.covers(&name) && it.optional);
+        let asked = FactGrant { name, reason: None, optional };
+        match self.refusal(Grant::Fact(&asked)) {
+            None => Ok(()),
+            Some(by) => Err(Denial::of(format!("the fact `{}`", asked.name), Grant::Fact(&asked), by)),
         }
-        let grant = FactGrant { name, reason: None, optional: false };
-        Err(Box::new(Denial {
-            what: format!("the fact `{}`", grant.name),
-            line: grant.line(),
-            flag: Some(grant.flag()),
-            wanted: wanted.is_some(),
-            optional: wanted.is_some_and(|it| it.optional),
-        }))
     }
 
     /// Decides about a file.
@@ -129,30 +180,23 @@ impl Effective {
     ///
     /// [`Denial`].
     pub fn file(&self, path: &Path, access: Access) -> Result<Allowance, Box<Denial>> {
-        let among = |grants: &[FileGrant]| {
-            let matching = grants.iter().filter(|it| it.access >= access && it.path.matches(path));
-            matching.map(|it| (it.max_bytes, it.optional)).max_by_key(|(bytes, _)| bytes.unwrap_or(FILE_BYTES))
-        };
-        let (wanted, allowed) = (among(&self.wanted.files), among(&self.allowed.files));
-        if let (Some((wanted, _)), Some((allowed, _))) = (wanted, allowed) {
-            let wanted = wanted.unwrap_or(FILE_BYTES);
-            return Ok(Allowance { max_bytes: wanted.min(allowed.unwrap_or(u64::MAX)) });
-        }
         let shown = path.to_string_lossy();
-        let line = format!("files: [{{path: {}, access: {}}}]", serde_json::Value::from(&*shown), access.as_str());
-        let grant =
-            shown.parse().ok().map(|path| FileGrant { path, access, max_bytes: None, reason: None, optional: false });
-        Err(Box::new(Denial {
-            what: format!(
-                "{} `{}`",
-                if access == Access::Stat { "looking at" } else { "reading" },
-                shown.escape_debug()
-            ),
-            line: grant.as_ref().map_or(line, FileGrant::line),
-            flag: grant.as_ref().map(FileGrant::flag),
-            wanted: wanted.is_some(),
-            optional: wanted.is_some_and(|(_, optional)| optional),
-        }))
+        let doing = if access == Access::Stat { "looking at" } else { "reading" };
+        let what = format!("{doing} `{}`", shown.escape_debug());
+        let Ok(pattern) = shown.parse() else {
+            let (line, flag, by) = (None, None, DeniedBy::Always);
+            return Err(Box::new(Denial { what, line, flag, by, optional: false }));
+        };
+        let mut asked = FileGrant { path: pattern, access, max_bytes: None, reason: None, optional: false };
+        let fitting = |grants: &Grants, otherwise: u64| {
+            let fits = |it: &&FileGrant| Grant::File(it).covers(Grant::File(&asked));
+            grants.files.iter().filter(fits).map(|it| it.max_bytes.unwrap_or(otherwise)).max()
+        };
+        let wanted = fitting(&self.wanted, FILE_BYTES).unwrap_or(FILE_BYTES);
+        let max_bytes = self.upper().filter_map(|it| fitting(it, u64::MAX)).fold(wanted, u64::min);
+        let Some(by) = self.refusal(Grant::File(&asked)) else { return Ok(Allowance { max_bytes }) };
+        asked.optional = self.wanted.files.iter().any(|it| it.optional && it.path.matches(path));
+        Err(Denial::of(what, Grant::File(&asked), by))
     }
 
     /// Decides about a program run, and fills in its bounds.
@@ -161,55 +205,89 @@ impl Effective {
     ///
     /// [`Denial`].
     pub fn command(&self, program: &str, arguments: &[String]) -> Result<CommandRequest, Box<Denial>> {
-        let fits = |it: &&CommandGrant| {
-            it.program == Path::new(program)
-                && it.args.len() == arguments.len()
-                && it.args.iter().zip(arguments).all(|(pattern, argument)| pattern.matches(argument))
-        };
-        let wanted = self.wanted.commands.iter().find(fits);
-        let user = |grant: &CommandGrant| grant.user.clone().unwrap_or_else(|| DEFAULT_USER.into());
-        let allowed = self
-            .allowed
-            .commands
-            .iter()
-            .filter(fits)
-            .find(|allowed| wanted.and_then(|it| it.user.as_ref()).is_none_or(|wanted| *wanted == user(allowed)));
-        if let (Some(wanted), Some(allowed)) = (wanted, allowed) {
-            return Ok(CommandRequest {
-                program: PathBuf::from(program),
-                arguments: arguments.to_vec(),
-                environment: wanted.env.iter().filter(|name| allowed.env.contains(name)).cloned().collect(),
-                user: user(allowed),
-                timeout: wanted.timeout.unwrap_or(COMMAND_TIME).min(allowed.timeout.unwrap_or(Duration::MAX)),
-                max_output_bytes: wanted.max_output.unwrap_or(OUTPUT_BYTES).min(allowed.max_output.unwrap_or(u64::MAX)),
-            });
-        }
-        let literal = arguments.iter().map(|argument| super::ArgPattern::Literal(argument.clone())).collect();
-        let grant = wanted.cloned().unwrap_or(CommandGrant {
+        let literal = |argument: &String| ArgPattern::Literal(argument.clone());
+        let mut asked = CommandGrant {
             program: program.into(),
-            args: literal,
+            args: arguments.iter().map(literal).collect(),
             env: Vec::new(),
             timeout: None,
             max_output: None,
             user: None,
             reason: None,
             optional: false,
-        });
-        Err(Box::new(Denial {
-            what: format!("running `{}` with these arguments", program.escape_debug()),
-            line: grant.line(),
-            flag: grant.flag(),
-            wanted: wanted.is_some(),
-            optional: grant.optional,
-        }))
+        };
+        fn fitting<'a>(grants: &'a Grants, asked: &CommandGrant) -> Option<&'a CommandGrant> {
+            grants.commands.iter().find(|it| Grant::Command(it).covers(Grant::Command(asked)))
+        }
+        let wanted = fitting(&self.wanted, &asked);
+        // Who it runs as is the operator's choice, unless the plugin needs one.
+        asked.user = wanted.and_then(|it| it.user.clone());
+        let allowed = fitting(&self.allowed, &asked);
+        asked.user = allowed.map(|it| it.user().to_owned());
+        let refusal = match (wanted, allowed) {
+            (None, _) => Some(DeniedBy::Manifest),
+            (_, None) => Some(DeniedBy::Operator),
+            _ => self.ceiling.permits(Grant::Command(&asked)).err().map(DeniedBy::Policy),
+        };
+        let what = format!("running `{}` with these arguments", program.escape_debug());
+        match (wanted, allowed, refusal) {
+            (Some(wanted), Some(_), None) => {
+                let upper: Vec<_> = self.upper().filter_map(|it| fitting(it, &asked)).collect();
+                let ours = |name: &&String| upper.iter().all(|it| it.env.contains(name));
+                let timeout = upper.iter().filter_map(|it| it.timeout).min().unwrap_or(Duration::MAX);
+                let max_output = upper.iter().filter_map(|it| it.max_output).min().unwrap_or(u64::MAX);
+                Ok(CommandRequest {
+                    program: PathBuf::from(program),
+                    arguments: arguments.to_vec(),
+                    environment: wanted.env.iter().filter(ours).cloned().collect(),
+                    user: asked.user.unwrap_or_default(),
+                    timeout: wanted.timeout.unwrap_or(COMMAND_TIME).min(timeout),
+                    max_output_bytes: wanted.max_output.unwrap_or(OUTPUT_BYTES).min(max_output),
+                })
+            }
+            (Some(wanted), _, by) => Err(Denial::of(what, Grant::Command(wanted), by.unwrap_or(DeniedBy::Operator))),
+            (None, ..) => Err(Denial::of(what, Grant::Command(&asked), DeniedBy::Manifest)),
+        }
     }
-}
 
-/// Whether a granted name stands for an asked one.
-fn name_covers(granted: &str, asked: &str) -> bool {
-    match granted.strip_suffix('*') {
-        Some(stem) => asked.starts_with(stem),
-        None => granted == asked,
+    /// Decides about the use of a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial`].
+    pub fn secret(&self, name: &str, using: SecretUse<'_>) -> Result<(), Box<Denial>> {
+        let what = match using {
+            SecretUse::Header { url, header } => format!(
+                "sending the secret `{}` to `{}` in the header `{}`",
+                name.escape_debug(),
+                url.authority(),
+                header.escape_debug()
+            ),
+            SecretUse::Argv { program, .. } => {
+                format!("passing the secret `{}` to `{}`", name.escape_debug(), program.escape_debug())
+            }
+            SecretUse::Reveal => format!("reading the secret `{}`", name.escape_debug()),
+        };
+        let Some(mut asked) = SecretGrant::asked(name, using) else {
+            let (line, flag, by) = (None, None, DeniedBy::Always);
+            return Err(Box::new(Denial { what, line, flag, by, optional: false }));
+        };
+        let Some(by) = self.refusal(Grant::Secret(&asked)) else { return Ok(()) };
+        asked.optional = self.wanted.secrets.iter().any(|it| it.optional && it.name == name);
+        Err(Denial::of(what, Grant::Secret(&asked), by))
+    }
+
+    /// Decides whether a discovery source is believed without a pin of the operator's.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial`].
+    pub fn trust_root(&self) -> Result<(), Box<Denial>> {
+        let asked = self.wanted.trust_root.clone().unwrap_or_default();
+        match self.refusal(Grant::TrustRoot(&asked)) {
+            None => Ok(()),
+            Some(by) => Err(Denial::of("vouching for a cluster".into(), Grant::TrustRoot(&asked), by)),
+        }
     }
 }
 
@@ -238,70 +316,4 @@ fn grant_name(request: &FactRequest) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn grants(text: &str) -> Grants {
-        Grants::parse(text).unwrap()
-    }
-
-    #[test]
-    fn both_sides_must_name_a_fact() {
-        let effective =
-            Grants::intersect(grants("facts: [swap, 'sysctl:net.*']"), grants("facts: [kernel, 'sysctl:net.ipv4.*']"));
-        let sysctl = |name: &str| effective.fact(&FactRequest::Sysctl { name: name.into() });
-        assert!(sysctl("net.ipv4.ip_forward").is_ok());
-        assert!(sysctl("net.ipv6.x").unwrap_err().wanted);
-        let denial = effective.fact(&FactRequest::Swap).unwrap_err();
-        assert!(denial.wanted);
-        assert_eq!(denial.message(), "the fact `swap` is not granted; the operator would have to allow facts: [swap]");
-        let denial = effective.fact(&FactRequest::Kernel).unwrap_err();
-        assert_eq!(
-            denial.message(),
-            "the fact `kernel` is not granted; the plugin's manifest would have to ask for facts: [kernel]"
-        );
-    }
-
-    #[test]
-    fn the_smaller_bound_of_a_file_counts_and_stat_does_not_read() {
-        let effective = Grants::intersect(
-            grants("files: [{path: /etc/*, max-bytes: 100}, {path: /run/x, access: stat}]"),
-            grants("files: [{path: /etc/os-release, max-bytes: 50}, {path: /run/x}]"),
-        );
-        let read = effective.file(Path::new("/etc/os-release"), Access::Read).unwrap();
-        assert_eq!(read.max_bytes, 50);
-        assert!(effective.file(Path::new("/etc/hosts"), Access::Read).is_err());
-        assert!(effective.file(Path::new("/run/x"), Access::Stat).is_ok());
-        assert!(effective.file(Path::new("/run/x"), Access::Read).is_err());
-    }
-
-    #[test]
-    fn missing_lines_are_those_a_plugin_cannot_do_without() {
-        let wanted = grants(
-            "facts: [swap, {name: os, optional: true}]\nfiles: [{path: /a/*}]\n\
-             commands: [{program: /bin/x, args: [{match: '[0-9]'}]}]",
-        );
-        let flags: Vec<_> = Grants::intersect(wanted.clone(), Grants::default()).missing();
-        let flags: Vec<_> = flags.into_iter().filter_map(|(_, flag)| flag).collect();
-        assert_eq!(
-            flags,
-            ["--grant facts=swap", "--grant 'files=/a/*:read'", "--grant 'commands=/bin/x {match:[0-9]}'"]
-        );
-        let mut allowed = grants("facts: [swap]\nfiles: [{path: /a/*}]");
-        allowed.merge(Grants::parse_flag("commands=/bin/x {match:[0-9]}").unwrap());
-        assert_eq!(Grants::intersect(wanted, allowed).missing(), []);
-    }
-
-    #[test]
-    fn a_command_runs_with_the_operators_user_and_the_common_environment() {
-        let effective = Grants::intersect(
-            grants("commands: [{program: /bin/x, args: [a], env: [LANG, HOME], timeout: 20s}]"),
-            grants("commands: [{program: /bin/x, args: [a], env: [LANG], timeout: 5s, user: daemon}]"),
-        );
-        let request = effective.command("/bin/x", &["a".into()]).unwrap();
-        assert_eq!((request.environment.as_slice(), request.user.as_str()), (&["LANG".to_owned()][..], "daemon"));
-        assert_eq!(request.timeout, Duration::from_secs(5));
-        assert!(effective.command("/bin/x", &["b".into()]).is_err());
-        assert!(effective.command("/bin/x", &["a".into(), "b".into()]).is_err());
-    }
-}
+mod tests;

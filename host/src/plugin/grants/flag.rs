@@ -1,9 +1,14 @@
-//! Grants on a command line, and grants as text.
+//! Grants on a command line.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::{Access, ArgPattern, CommandGrant, FactGrant, FileGrant, GrantError, Grants};
+use super::machine::{RawArg, RawCommand, RawFact, RawFile, RawPattern};
+use super::network::{RawHttp, RawProbe};
+use super::secret::RawSecret;
+use super::{
+    Access, CommandGrant, FactGrant, FileGrant, GrantError, Grants, HttpGrant, ProbeGrant, SecretGrant, Size,
+    TrustRootGrant,
+};
 
 impl Grants {
     /// Reads one `--grant`:
@@ -11,6 +16,12 @@ impl Grants {
     /// - `facts=kernel,swap`
     /// - `files=/proc/driver/nvidia/version:read`, `files=/etc/os-release:read:4Ki`, `files=/etc/cni/net.d/*:stat`
     /// - `commands=/usr/bin/nvidia-smi -q {one-of:-i|-x} {match:[0-9]{1,2}}`, words separated by blanks
+    /// - `http=https://inventory.example/v1/ GET,POST max-body=64Ki max-response=256Ki private link-local`, all but the
+    ///   URL may be left out
+    /// - `probe=tcp:10.0.0.5:2049`, `probe=tls:registry.example:443 private`, `probe=dns:registry.example`
+    /// - `secrets=token header=authorization https://inventory.example/v1/`,
+    ///   `secrets=licence argv /usr/bin/activate --key {secret}`, `secrets=seed reveal`
+    /// - `trust-root`
     /// - a path to a file of grants in YAML
     ///
     /// # Errors
@@ -21,11 +32,15 @@ impl Grants {
         match text.split_once('=') {
             Some(("facts", names)) => {
                 for name in names.split(',').map(str::trim) {
-                    grants.facts.push(FactGrant::try_from(super::RawFact::Name(name.to_owned()))?);
+                    grants.facts.push(FactGrant::try_from(RawFact::Name(name.to_owned()))?);
                 }
             }
             Some(("files", value)) => grants.files.push(parse_file(value)?),
             Some(("commands", value)) => grants.commands.push(parse_command(value)?),
+            Some(("http", value)) => grants.http.push(parse_http(value)?),
+            Some(("probe", value)) => grants.probe.push(parse_probe(value)?),
+            Some(("secrets", value)) => grants.secrets.push(parse_secret(value)?),
+            None if text == "trust-root" => grants.trust_root = Some(TrustRootGrant::default()),
             _ => {
                 let path = PathBuf::from(text);
                 if !path.exists() {
@@ -36,15 +51,6 @@ impl Grants {
             }
         }
         Ok(grants)
-    }
-
-    /// One line a grant, in the syntax of a manifest; each can be pasted below `grants:`.
-    pub fn lines(&self) -> Vec<String> {
-        let facts = self.facts.iter().map(FactGrant::line);
-        facts
-            .chain(self.files.iter().map(FileGrant::line))
-            .chain(self.commands.iter().map(CommandGrant::line))
-            .collect()
     }
 }
 
@@ -58,11 +64,11 @@ fn parse_file(value: &str) -> Result<FileGrant, GrantError> {
             return Err(GrantError::Value(format!("`{}` is neither `stat` nor `read`", other.escape_debug())));
         }
     };
-    let max_bytes = parts.next().map(|size| super::Size::Text(size.to_owned()));
+    let max_bytes = parts.next().map(|size| Size::Text(size.to_owned()));
     if parts.next().is_some() {
         return Err(GrantError::Value(format!("`{}` is not `path:access:max-bytes`", value.escape_debug())));
     }
-    FileGrant::try_from(super::RawFile { path, access, max_bytes, reason: None, optional: false })
+    FileGrant::try_from(RawFile { path, access, max_bytes, reason: None, optional: false })
 }
 
 fn parse_command(value: &str) -> Result<CommandGrant, GrantError> {
@@ -72,14 +78,14 @@ fn parse_command(value: &str) -> Result<CommandGrant, GrantError> {
         let inner = word.strip_prefix('{').and_then(|word| word.strip_suffix('}'));
         match inner.and_then(|inner| inner.split_once(':')) {
             Some(("one-of", choices)) => {
-                super::RawArg::Pattern(super::RawPattern::OneOf(choices.split('|').map(Into::into).collect()))
+                RawArg::Pattern(RawPattern::OneOf(choices.split('|').map(Into::into).collect()))
             }
-            Some(("match", pattern)) => super::RawArg::Pattern(super::RawPattern::Match(pattern.into())),
-            _ => super::RawArg::Literal(word.into()),
+            Some(("match", pattern)) => RawArg::Pattern(RawPattern::Match(pattern.into())),
+            _ => RawArg::Literal(word.into()),
         }
     });
     let args = args.collect();
-    let raw = super::RawCommand {
+    let raw = RawCommand {
         program,
         args,
         env: Vec::new(),
@@ -92,110 +98,65 @@ fn parse_command(value: &str) -> Result<CommandGrant, GrantError> {
     CommandGrant::try_from(raw)
 }
 
-impl FactGrant {
-    /// In the syntax of a manifest.
-    pub fn line(&self) -> String {
-        format!("facts: [{}]", scalar(&self.name))
+fn parse_http(value: &str) -> Result<HttpGrant, GrantError> {
+    let mut raw = RawHttp::default();
+    for word in value.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some(("max-body", size)) => raw.max_body = Some(Size::Text(size.to_owned())),
+            Some(("max-response", size)) => raw.max_response = Some(Size::Text(size.to_owned())),
+            _ if word == "private" => raw.private = true,
+            _ if word == "link-local" => raw.link_local = true,
+            _ if word.contains("://") && raw.url.is_empty() => raw.url = word.to_owned(),
+            _ => raw.methods.extend(word.split(',').map(str::to_owned)),
+        }
     }
-
-    /// As `--grant` takes it.
-    pub fn flag(&self) -> String {
-        format!("--grant {}", shell(&format!("facts={}", self.name)))
-    }
+    HttpGrant::try_from(raw)
 }
 
-impl FileGrant {
-    /// In the syntax of a manifest.
-    pub fn line(&self) -> String {
-        let mut line = format!("files: [{{path: {}, access: {}", scalar(&self.path.to_string()), self.access.as_str());
-        if let Some(bytes) = self.max_bytes {
-            let _ = write!(line, ", max-bytes: {bytes}");
+fn parse_probe(value: &str) -> Result<ProbeGrant, GrantError> {
+    let mut raw = RawProbe::default();
+    for word in value.split_ascii_whitespace() {
+        match word.split_once(':') {
+            Some(("tcp", target)) if raw.tcp.is_none() => raw.tcp = Some(target.to_owned()),
+            Some(("tls", target)) if raw.tls.is_none() => raw.tls = Some(target.to_owned()),
+            Some(("dns", target)) if raw.dns.is_none() => raw.dns = Some(target.to_owned()),
+            None if word == "private" => raw.private = true,
+            None if word == "link-local" => raw.link_local = true,
+            _ => {
+                let word = word.escape_debug();
+                return Err(GrantError::Value(format!(
+                    "`{word}` is none of `tcp:HOST:PORT`, `tls:HOST:PORT`, `dns:NAME`, `private` and `link-local`"
+                )));
+            }
         }
-        line + "}]"
     }
-
-    /// As `--grant` takes it.
-    pub fn flag(&self) -> String {
-        let size = self.max_bytes.map(|bytes| format!(":{bytes}")).unwrap_or_default();
-        format!("--grant {}", shell(&format!("files={}:{}{size}", self.path, self.access.as_str())))
-    }
+    ProbeGrant::try_from(raw)
 }
 
-impl Access {
-    /// As written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stat => "stat",
-            Self::Read => "read",
+fn parse_secret(value: &str) -> Result<SecretGrant, GrantError> {
+    let mut words = value.split_ascii_whitespace();
+    let mut raw = RawSecret { name: words.next().unwrap_or_default().to_owned(), ..RawSecret::default() };
+    let rest: Vec<&str> = words.collect();
+    match rest.as_slice() {
+        ["reveal"] => raw.reveal = true,
+        ["argv", words @ ..] => raw.argv = Some(words.iter().map(|word| (*word).to_owned()).collect()),
+        [header, url] if header.starts_with("header=") => {
+            raw.header = header.strip_prefix("header=").map(str::to_owned);
+            raw.url = Some((*url).to_owned());
+        }
+        _ => {
+            return Err(GrantError::Value(format!(
+                "`{}` is none of `NAME header=HEADER URL`, `NAME argv PROGRAM ARGUMENTS` and `NAME reveal`",
+                value.escape_debug()
+            )));
         }
     }
-}
-
-impl CommandGrant {
-    /// In the syntax of a manifest.
-    pub fn line(&self) -> String {
-        let list = |texts: &[String]| texts.iter().map(|text| scalar(text)).collect::<Vec<_>>().join(", ");
-        let args = self.args.iter().map(|arg| match arg {
-            ArgPattern::Literal(text) => scalar(text),
-            ArgPattern::OneOf(choices) => format!("{{one-of: [{}]}}", list(choices)),
-            ArgPattern::Match(pattern) => format!("{{match: {}}}", scalar(ArgPattern::source(pattern))),
-        });
-        let args = args.collect::<Vec<_>>().join(", ");
-        let mut line = format!("commands: [{{program: {}, args: [{args}]", scalar(&self.program.to_string_lossy()));
-        if !self.env.is_empty() {
-            let _ = write!(line, ", env: [{}]", list(&self.env));
-        }
-        if let Some(timeout) = self.timeout {
-            let _ = write!(line, ", timeout: {}ms", timeout.as_millis());
-        }
-        if let Some(bytes) = self.max_output {
-            let _ = write!(line, ", max-output: {bytes}");
-        }
-        if let Some(user) = &self.user {
-            let _ = write!(line, ", user: {}", scalar(user));
-        }
-        line + "}]"
-    }
-
-    /// As `--grant` takes it, or none where only a file of grants can say it.
-    pub fn flag(&self) -> Option<String> {
-        if !self.env.is_empty() || self.user.is_some() {
-            return None;
-        }
-        let words = self.args.iter().map(|arg| match arg {
-            ArgPattern::Literal(text) => text.clone(),
-            ArgPattern::OneOf(choices) => format!("{{one-of:{}}}", choices.join("|")),
-            ArgPattern::Match(pattern) => format!("{{match:{}}}", ArgPattern::source(pattern)),
-        });
-        let words: Vec<String> = std::iter::once(self.program.to_string_lossy().into_owned()).chain(words).collect();
-        let said = words.iter().all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
-        said.then(|| format!("--grant {}", shell(&format!("commands={}", words.join(" ")))))
-    }
-}
-
-/// A YAML scalar within a flow collection; quoted, as JSON, unless it is plain beyond doubt.
-fn scalar(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:=+-*".contains(&byte);
-    let first = text.as_bytes().first().copied().unwrap_or_default();
-    let typed = text.parse::<f64>().is_ok() || ["true", "false", "null", "yes", "no", "on", "off"].contains(&text);
-    if !typed && text.bytes().all(plain) && (first.is_ascii_alphabetic() || first == b'/') && !text.ends_with(':') {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
-    }
-}
-
-/// One word of a shell.
-fn shell(text: &str) -> String {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./:=+-,".contains(&byte)) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    SecretGrant::try_from(raw)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Grant;
     use super::*;
 
     #[test]
@@ -206,13 +167,28 @@ mod tests {
             "files=/proc/driver/nvidia/version:read:4Ki",
             "files=/etc/cni/net.d/*:stat",
             "commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12",
+            "http=https://inventory.example/v1/",
+            "http=http://[fd00::1]:8080/a POST,GET max-body=1Ki max-response=1Mi private link-local",
+            "probe=tcp:10.0.0.5:2049",
+            "probe=tls:[2001:db8::1]:443 private",
+            "probe=dns:Registry.Example",
+            "secrets=token header=Authorization https://inventory.example/v1/",
+            "secrets=licence argv /usr/bin/activate --key {secret}",
+            "secrets=seed reveal",
+            "trust-root",
         ] {
             grants.merge(Grants::parse_flag(flag).unwrap());
         }
-        assert_eq!(grants.lines().len(), 5);
+        assert_eq!(grants.lines().len(), 14);
         let mut again = Grants::default();
         for line in grants.lines() {
             again.merge(Grants::parse(&line).unwrap());
+        }
+        assert_eq!(again, grants);
+        let mut again = Grants::default();
+        for flag in grants.iter().filter_map(Grant::flag) {
+            let words = flag.strip_prefix("--grant ").unwrap().trim_matches('\'').to_owned();
+            again.merge(Grants::parse_flag(&words).unwrap());
         }
         assert_eq!(again, grants);
         let flag = grants.commands[0].flag().unwrap();
@@ -231,6 +207,31 @@ mod tests {
             "commands=",
             "files=/a:read:1:2",
             "/nowhere/at/all.yaml",
+            "http=",
+            "http=GET",
+            "http=https://a/ https://b/",
+            "http=https://a/ get",
+            "http=https://a/ max-body=2Mi",
+            "http=https://a/ max-response=3Mi",
+            "http=https://a/ loopback",
+            "probe=",
+            "probe=udp:a:1",
+            "probe=tcp:a",
+            "probe=tcp:a:0",
+            "probe=tcp:::1:80",
+            "probe=tcp:a:1 tls:a:1",
+            "probe=dns:10.0.0.1",
+            "probe=dns:a private",
+            "secrets=a",
+            "secrets=a header=authorization",
+            "secrets=a header=authorization http://a/",
+            "secrets=a header=host https://a/",
+            "secrets=a header=a:b https://a/",
+            "secrets=a argv /bin/x",
+            "secrets=a argv /bin/x {secret} {secret}",
+            "secrets=a argv x {secret}",
+            "secrets=../a reveal",
+            "trust-root=yes",
         ] {
             assert!(Grants::parse_flag(bad).is_err(), "{bad:?} was accepted");
         }

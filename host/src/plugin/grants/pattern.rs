@@ -87,6 +87,18 @@ impl PathPattern {
         self.covers_text(&other.0)
     }
 
+    /// Whether a path could match both. Two segments that both have a `*` are said to overlap.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let (own, other): (Vec<&str>, Vec<&str>) = (self.0.split('/').collect(), other.0.split('/').collect());
+        let pair = |(own, other): (&&str, &&str)| match (own.contains('*'), other.contains('*')) {
+            (true, true) => true,
+            (true, false) => segment_matches(own, other),
+            (false, true) => segment_matches(other, own),
+            (false, false) => own == other,
+        };
+        own.len() == other.len() && own.iter().zip(&other).all(pair)
+    }
+
     /// A `*` of the text is an ordinary character that only a `*` can stand for.
     fn covers_text(&self, path: &str) -> bool {
         let (mut own, mut other) = (self.0.split('/'), path.split('/'));
@@ -269,6 +281,13 @@ mod tests {
         assert!(covers("/a/b*", "/a/b*c"));
         assert!(!covers("/a/b*", "/a/*"));
         assert!(!covers("/a/b", "/a/*"));
+        let overlap = |own: &str, other: &str| {
+            let (own, other): (PathPattern, PathPattern) = (own.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(own.overlaps(&other), other.overlaps(&own));
+            own.overlaps(&other)
+        };
+        assert!(overlap("/a/*", "/a/b") && overlap("/a/b*", "/a/*c") && overlap("/a/b", "/a/b"));
+        assert!(!overlap("/a/*", "/a/.b") && !overlap("/a/*", "/b/*") && !overlap("/a/*", "/a/b/c"));
     }
 
     #[test]

@@ -1,0 +1,193 @@
+//! Any one grant, whatever its kind: for lists that hold them all.
+
+use super::{
+    ArgPattern, CommandGrant, FactGrant, FileGrant, Grants, HttpGrant, ProbeGrant, SecretGrant, TrustRootGrant,
+};
+
+/// User a command runs as when its grant names none.
+pub(super) const DEFAULT_USER: &str = "nobody";
+
+/// One grant of any kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant<'a> {
+    /// `facts`.
+    Fact(&'a FactGrant),
+    /// `files`.
+    File(&'a FileGrant),
+    /// `commands`.
+    Command(&'a CommandGrant),
+    /// `http`.
+    Http(&'a HttpGrant),
+    /// `probe`.
+    Probe(&'a ProbeGrant),
+    /// `secrets`.
+    Secret(&'a SecretGrant),
+    /// `trust-root`.
+    TrustRoot(&'a TrustRootGrant),
+}
+
+impl Grants {
+    /// All of them, kind by kind.
+    pub fn iter(&self) -> impl Iterator<Item = Grant<'_>> {
+        let facts = self.facts.iter().map(Grant::Fact);
+        facts
+            .chain(self.files.iter().map(Grant::File))
+            .chain(self.commands.iter().map(Grant::Command))
+            .chain(self.http.iter().map(Grant::Http))
+            .chain(self.probe.iter().map(Grant::Probe))
+            .chain(self.secrets.iter().map(Grant::Secret))
+            .chain(self.trust_root.iter().map(Grant::TrustRoot))
+    }
+
+    /// One line a grant, in the syntax of a manifest; each can be pasted below `grants:`.
+    pub fn lines(&self) -> Vec<String> {
+        self.iter().map(Grant::line).collect()
+    }
+
+    /// Whether one of these grants covers that one whole.
+    pub fn cover(&self, other: Grant<'_>) -> bool {
+        self.iter().any(|own| own.covers(other))
+    }
+}
+
+impl Grant<'_> {
+    /// As in a manifest.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Fact(_) => "facts",
+            Self::File(_) => "files",
+            Self::Command(_) => "commands",
+            Self::Http(_) => "http",
+            Self::Probe(_) => "probe",
+            Self::Secret(_) => "secrets",
+            Self::TrustRoot(_) => "trust-root",
+        }
+    }
+
+    /// In the syntax of a manifest.
+    pub fn line(self) -> String {
+        match self {
+            Self::Fact(it) => it.line(),
+            Self::File(it) => it.line(),
+            Self::Command(it) => it.line(),
+            Self::Http(it) => it.line(),
+            Self::Probe(it) => it.line(),
+            Self::Secret(it) => it.line(),
+            Self::TrustRoot(_) => "trust-root: true".into(),
+        }
+    }
+
+    /// As `--grant` takes it, or none where only a file of grants can say it.
+    pub fn flag(self) -> Option<String> {
+        match self {
+            Self::Fact(it) => Some(it.flag()),
+            Self::File(it) => Some(it.flag()),
+            Self::Command(it) => it.flag(),
+            Self::Http(it) => Some(it.flag()),
+            Self::Probe(it) => Some(it.flag()),
+            Self::Secret(it) => it.flag(),
+            Self::TrustRoot(_) => Some("--grant trust-root".into()),
+        }
+    }
+
+    /// Why a manifest asks.
+    pub fn reason(self) -> Option<String> {
+        match self {
+            Self::Fact(it) => it.reason.clone(),
+            Self::File(it) => it.reason.clone(),
+            Self::Command(it) => it.reason.clone(),
+            Self::Http(it) => it.reason.clone(),
+            Self::Probe(it) => it.reason.clone(),
+            Self::Secret(it) => it.reason.clone(),
+            Self::TrustRoot(it) => it.reason.clone(),
+        }
+    }
+
+    /// Whether the plugin can do without.
+    pub fn is_optional(self) -> bool {
+        match self {
+            Self::Fact(it) => it.optional,
+            Self::File(it) => it.optional,
+            Self::Command(it) => it.optional,
+            Self::Http(it) => it.optional,
+            Self::Probe(it) => it.optional,
+            Self::Secret(it) => it.optional,
+            Self::TrustRoot(it) => it.optional,
+        }
+    }
+
+    /// Whether it allows everything that the other one asks for. Sizes and times do not matter: the smaller counts.
+    pub fn covers(self, other: Grant<'_>) -> bool {
+        match (self, other) {
+            (Self::Fact(own), Grant::Fact(other)) => own.covers(&other.name),
+            (Self::File(own), Grant::File(other)) => own.access >= other.access && own.path.covers(&other.path),
+            (Self::Command(own), Grant::Command(other)) => own.covers(other),
+            (Self::Http(own), Grant::Http(other)) => own.covers(other),
+            (Self::Probe(own), Grant::Probe(other)) => own.covers(other),
+            (Self::Secret(own), Grant::Secret(other)) => own.covers(other),
+            (Self::TrustRoot(_), Grant::TrustRoot(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Grant<'_> {
+    /// Whether the other one asks for what this one names, whichever way: a forbidden URL is forbidden with every method,
+    /// a forbidden program with all arguments.
+    pub(super) fn names(self, other: Grant<'_>) -> bool {
+        match (self, other) {
+            (Self::Fact(own), Grant::Fact(other)) => own.covers(&other.name),
+            (Self::File(own), Grant::File(other)) => own.path.covers(&other.path),
+            (Self::Command(own), Grant::Command(other)) => own.program == other.program,
+            (Self::Http(own), Grant::Http(other)) => own.url.covers(&other.url),
+            (Self::Probe(own), Grant::Probe(other)) => own.probe == other.probe,
+            (Self::Secret(own), Grant::Secret(other)) => own.name == other.name,
+            (Self::TrustRoot(_), Grant::TrustRoot(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Grant<'_> {
+    /// Whether anything could be granted by both. Where that is hard to see, it is said to be so.
+    pub(super) fn overlaps(self, other: Grant<'_>) -> bool {
+        match (self, other) {
+            (Self::Fact(own), Grant::Fact(other)) => own.covers(&other.name) || other.covers(&own.name),
+            (Self::File(own), Grant::File(other)) => own.path.overlaps(&other.path),
+            (Self::Command(own), Grant::Command(other)) => {
+                own.program == other.program && own.args.len() == other.args.len()
+            }
+            (Self::Http(own), Grant::Http(other)) => own.url.covers(&other.url) || other.url.covers(&own.url),
+            (Self::Probe(own), Grant::Probe(other)) => own.probe.covers(&other.probe) || other.probe.covers(&own.probe),
+            (Self::Secret(own), Grant::Secret(other)) => own.name == other.name,
+            (Self::TrustRoot(_), Grant::TrustRoot(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl FactGrant {
+    /// Whether its name stands for an asked one.
+    pub(super) fn covers(&self, asked: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(stem) => asked.starts_with(stem),
+            None => self.name == asked,
+        }
+    }
+}
+
+impl CommandGrant {
+    /// The user it runs as when the host is root.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or(DEFAULT_USER)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        let covered = |(own, other): (&ArgPattern, &ArgPattern)| own.covers(other);
+        self.program == other.program
+            && self.args.len() == other.args.len()
+            && self.args.iter().zip(&other.args).all(covered)
+            && other.env.iter().all(|name| self.env.contains(name))
+            && other.user.as_ref().is_none_or(|user| user == self.user())
+    }
+}
