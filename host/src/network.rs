@@ -46,6 +46,24 @@ pub struct SystemNetwork;
 
 impl Network for SystemNetwork {}
 
+/// No network: of a machine that was recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNetwork;
+
+impl Network for NoNetwork {
+    fn resolve<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Err(not_recorded())))
+    }
+
+    fn connect(&self, _address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        Box::pin(std::future::ready(Err(not_recorded())))
+    }
+}
+
+fn not_recorded() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "a recorded machine has no network")
+}
+
 /// Of the first file that there is. A certificate that cannot be used is left out, as elsewhere.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();

@@ -1,6 +1,7 @@
 //! The binary: exit code, both streams, no secret; asked wrongly, nothing done.
 
 mod examples;
+mod grants;
 mod sandbox;
 mod usage;
 

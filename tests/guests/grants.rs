@@ -108,5 +108,5 @@ async fn a_granted_command_reaches_the_machine() {
     let setup = Setup::new(guest()).manifest(manifest).grant("commands=/bin/echo {match:[a-z]+}");
     let results = setup.only("commands").run(Stage::Node).await;
     assert_eq!(results[0].status, CheckStatus::Passed, "{results:#?}");
-    assert_eq!(results[0].evidence[0].1, "Some(0) ran /bin/echo");
+    assert_eq!(results[0].evidence[0].1, "Some(0) ran /bin/echo hello");
 }

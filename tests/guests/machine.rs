@@ -2,16 +2,19 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::network::ScriptedNetwork;
 use futures::future::BoxFuture;
 use mortise::facts::{
     CommandOutput, CommandRequest, Fact, FactRequest, FactSource, FileInfo, FileRequest, HostError, KernelInfo,
 };
+use mortise::network::Network;
 
 /// Every answer is fixed; files are those of this machine.
 #[derive(Default)]
 pub(crate) struct Machine {
     /// Requests that got past the broker.
     pub(crate) asked: AtomicUsize,
+    pub(crate) network: ScriptedNetwork,
 }
 
 impl Machine {
@@ -21,6 +24,10 @@ impl Machine {
 }
 
 impl FactSource for Machine {
+    fn network(&self) -> &dyn Network {
+        &self.network
+    }
+
     fn ask<'a>(&'a self, request: &'a FactRequest) -> BoxFuture<'a, Result<Fact, HostError>> {
         self.count();
         let fact = match request {
@@ -47,7 +54,7 @@ impl FactSource for Machine {
 
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         self.count();
-        let stdout = format!("ran {}", request.program.display()).into_bytes();
+        let stdout = format!("ran {} {}", request.program.display(), request.arguments.join(" ")).into_bytes();
         Box::pin(std::future::ready(Ok(CommandOutput { status: Some(0), stdout, stderr: Vec::new() })))
     }
 }

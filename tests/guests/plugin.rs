@@ -1,10 +1,11 @@
 //! The guest crate, built once, with whatever manifest, grants and settings a test wants.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use mortise::config::{IgnoredChecks, PluginSettings};
+use mortise::config::{IgnoredChecks, PluginSettings, SecretSource};
 use mortise::output::{Format, Reporter};
 use mortise::plugin::grants::Grants;
 use mortise::plugin::policy::Policy;
@@ -108,6 +109,7 @@ pub(crate) struct Setup {
     manifest: String,
     settings: serde_json::Map<String, serde_json::Value>,
     grants: Grants,
+    secrets: BTreeMap<String, SecretSource>,
     policy: Policy,
     ignore: IgnoredChecks,
     launcher: Launcher,
@@ -124,6 +126,7 @@ impl Setup {
                 .into(),
             settings: serde_json::Map::new(),
             grants: Grants::default(),
+            secrets: BTreeMap::new(),
             policy: Policy::default(),
             ignore: IgnoredChecks::default(),
             launcher: Launcher::at(env!("CARGO_BIN_EXE_mortise")),
@@ -157,6 +160,17 @@ impl Setup {
 
     pub(crate) fn grant(mut self, flag: &str) -> Self {
         self.grants.merge(Grants::parse_flag(flag).unwrap());
+        self
+    }
+
+    /// Grants in YAML that the manifest wants and the operator allows.
+    pub(crate) fn granted(mut self, grants: &str) -> Self {
+        self.grants.merge(Grants::parse(grants).unwrap());
+        self.manifest(&format!("grants: {grants}\n"))
+    }
+
+    pub(crate) fn secret(mut self, name: &str, path: &Path) -> Self {
+        self.secrets.insert(name.into(), SecretSource::File(path.into()));
         self
     }
 
@@ -207,6 +221,7 @@ impl Setup {
             path: file.path().to_owned(),
             settings: self.settings.clone(),
             grants: self.grants.clone(),
+            secrets: self.secrets.clone(),
             ..PluginSettings::default()
         };
         (settings, file)

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+mod shown;
+
 use super::plugin_run::plugin_run;
 use crate::cli::{OutputFormat, PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs};
 use crate::config::{self, Environment, PluginSettings};
 use crate::error::Failure;
 use crate::output::Reporter;
 use crate::plugin::grants::Grants;
-use crate::plugin::{Inspection, embed, inspect};
+use crate::plugin::leaks::leaks;
+use crate::plugin::policy::PolicySubject;
+use crate::plugin::{embed, inspect};
 
 /// Runs a command about plugins.
 ///
@@ -29,7 +33,7 @@ pub async fn plugin(
             Ok(())
         }
         PluginCommand::Run(args) => plugin_run(args, root, environment, reporter).await,
-        PluginCommand::Grants(PluginGrantsCommand::Explain(args)) => explain(args, root),
+        PluginCommand::Grants(PluginGrantsCommand::Explain(args)) => explain(args, root).await,
     }
 }
 
@@ -55,32 +59,35 @@ fn find(plugin: &Path, root: &Path) -> Result<Found, Failure> {
 fn show(args: &PluginInspectArgs, root: &Path) -> Result<(), Failure> {
     let found = find(&args.plugin, root)?;
     let seen = inspect(&found.name, &found.path)?;
+    let signer = found.configured.as_ref().and_then(|it| it.signer.as_deref());
     match args.output {
-        OutputFormat::Json => println!("{}", json(&seen)),
-        OutputFormat::Text => {
-            println!("{} {}\n{}", seen.id.as_deref().unwrap_or("no manifest"), seen.version, seen.digest);
-            seen.wants.iter().for_each(|line| println!("wants {line}"));
-        }
+        OutputFormat::Json => println!("{}", shown::inspection_json(&seen, signer)),
+        OutputFormat::Text => print!("{}", shown::inspection_text(&seen, signer)),
     }
     Ok(())
 }
 
-fn explain(args: PluginExplainArgs, root: &Path) -> Result<(), Failure> {
+async fn explain(args: PluginExplainArgs, root: &Path) -> Result<(), Failure> {
     let found = find(&args.plugin, root)?;
     let seen = inspect(&found.name, &found.path)?;
-    let allowed = match (args.grants.as_slice(), found.configured) {
-        ([], None) => seen.grants.clone(),
-        ([], Some(configured)) => configured.grants,
+    let configured = found.configured.unwrap_or_default();
+    let allowed = match (args.grants.as_slice(), configured.name.as_str()) {
+        ([], "") => seen.grants.clone(),
+        ([], _) => configured.grants,
         (flags, _) => config::grants_of_flags(flags)?,
     };
-    let lines = Grants::intersect(seen.grants, allowed).lines();
+    let policy = config::policy(root)?;
+    let subject = PolicySubject { id: seen.id.as_deref(), digest: &seen.digest, signer: configured.signer.as_deref() };
+    let effective = Grants::intersect(seen.grants.clone(), allowed).below(policy.ceiling(subject));
+    let explained = shown::Explained {
+        plugin: format!("{}@{}", found.name, seen.version),
+        reaches: crate::plugin::explain(&effective, &configured.secrets).await,
+        leaks: leaks(&effective.possible()),
+        withheld: crate::plugin::withheld(&effective),
+    };
     match args.output {
-        OutputFormat::Json => println!("{}", serde_json::json!({ "grants": lines })),
-        OutputFormat::Text => lines.iter().for_each(|line| println!("{line}")),
+        OutputFormat::Json => println!("{}", explained.json()),
+        OutputFormat::Text => print!("{}", explained.text()),
     }
     Ok(())
-}
-
-fn json(seen: &Inspection) -> String {
-    serde_json::to_string(seen).expect("texts are written as JSON")
 }

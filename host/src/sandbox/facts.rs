@@ -17,6 +17,7 @@ use crate::facts::{
     CgroupInfo, CommandOutput, CommandRequest, ExecutableInfo, Fact, FactRequest, FactSource, FileInfo, FileKind,
     FileRequest, HostError, KernelInfo, Mount, NetworkInterface, OsInfo, PortState, RuntimeInfo, UnitInfo,
 };
+use crate::network::{Network, NoNetwork};
 
 /// Largest recording, in bytes.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -296,6 +297,10 @@ impl RecordedFacts {
 }
 
 impl FactSource for RecordedFacts {
+    fn network(&self) -> &dyn Network {
+        &NoNetwork
+    }
+
     fn ask<'a>(&'a self, request: &'a FactRequest) -> BoxFuture<'a, Result<Fact, HostError>> {
         ready(self.answer(request)).boxed()
     }

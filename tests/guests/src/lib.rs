@@ -14,6 +14,8 @@ use std::hint::black_box;
 use bindings::exports::mortise::preflight::check::{
     CheckInfo, Error, Finding, Guest as Check, Report, Severity, Stage,
 };
+mod calls;
+
 use bindings::mortise::host::{commands, context, facts, files, log, settings};
 
 struct Guest;
@@ -45,6 +47,7 @@ const CHECKS: &[&str] = &[
     "asks-forever",
     "network",
     "writes-terminal",
+    "calls",
 ];
 
 impl Check for Guest {
@@ -154,6 +157,7 @@ impl Check for Guest {
                 ],
                 ..passed()
             }),
+            "calls" => Ok(Report { evidence: calls::all(), ..passed() }),
             "asks-forever" => loop {
                 let _ = black_box(facts::swap());
             },

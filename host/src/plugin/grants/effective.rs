@@ -123,6 +123,17 @@ impl Effective {
         required.filter_map(|it| Some((it.line(), self.ceiling.permits(it).err()?))).collect()
     }
 
+    /// Grants of the manifest of which nothing is granted, with whose word is missing.
+    pub fn refused(&self) -> Vec<(Grant<'_>, DeniedBy)> {
+        let possible = self.possible();
+        let refused = self.wanted.iter().filter(|it| !possible.iter().any(|other| other == *it));
+        let by = |it: Grant<'_>| match self.ceiling.permits(it) {
+            Err(place) => DeniedBy::Policy(place),
+            Ok(()) => DeniedBy::Operator,
+        };
+        refused.map(|it| (it, by(it))).collect()
+    }
+
     /// Grants of the manifest of which anything at all could be granted.
     pub fn possible(&self) -> Grants {
         let some = |it: Grant<'_>| {
