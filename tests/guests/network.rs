@@ -158,7 +158,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
             return Ok(());
         }
         "/slow" => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n").await?;
             loop {
                 stream.write_all(b"x").await?;
                 tokio::time::sleep(Duration::from_millis(20)).await;

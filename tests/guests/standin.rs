@@ -11,16 +11,16 @@ use mortise::plugin::{Answer, CheckResult, CheckStatus, Stage};
 use crate::plugin::{Setup, guest};
 
 /// What precedes all that these programs say: without it there is no runner.
-const CONFINED: &str = r#"{"confined":{"pid":null,"walls":{}}}"#;
-const READY: &str = r#"{"ready":{"native_bytes":0}}"#;
-const LIST: &str =
+pub(crate) const CONFINED: &str = r#"{"confined":{"pid":null,"walls":{}}}"#;
+pub(crate) const READY: &str = r#"{"ready":{"native_bytes":0}}"#;
+pub(crate) const LIST: &str =
     r#"{"done":{"call":1,"outcome":{"checks":[{"id":"a","title":"t","stage":"node","severity":"error"}]}}}"#;
 
 /// Reads whatever the host sends, so that it never waits.
 const DRAIN: &str = "exec 3<&0; cat <&3 >/dev/null &";
 
 /// A shell script that is the compiler when asked to be, and says these bytes when it is the runner.
-fn stand_in(name: &str, said: &[&[u8]], then: &str) -> PathBuf {
+pub(crate) fn stand_in(name: &str, said: &[&[u8]], then: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("standin");
     std::fs::create_dir_all(&directory).unwrap();
     let (script, data) = (directory.join(name), directory.join(format!("{name}.bytes")));
@@ -35,7 +35,7 @@ fn stand_in(name: &str, said: &[&[u8]], then: &str) -> PathBuf {
     script
 }
 
-fn frame(text: &str) -> Vec<u8> {
+pub(crate) fn frame(text: &str) -> Vec<u8> {
     [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
 }
 

@@ -238,6 +238,11 @@ async fn read(answer: Response<Incoming>, most: u64) -> Result<HttpAnswer, HostE
     if !(200..=599).contains(&status) {
         return Err(HostError::unavailable(format!("an answer with status {status}")));
     }
+    // The client's buffer may take more in one read than it is told.
+    let head_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if head_bytes > HTTP_ANSWER_HEADER_BYTES {
+        return Err(failed("too-large", format!("the answer has {head_bytes} bytes of headers")));
+    }
     // A server that says how much it will send need not send it.
     if incoming.size_hint().lower() > most {
         return Err(too_large());
