@@ -7,7 +7,7 @@
 //! machine goes through [`node`], which writes the intent and the completion of each into the [`journal`], so that a
 //! second run goes on and [`reset`] undoes. Checks are answered by plugins: [`plugin`] starts an unprivileged runner
 //! process and brokers what a plugin asks for. What is seen on the way is told by [`output`], and every failure leaves
-//! through [`error`].
+//! through [`error`]. Where plugins come from is [`registry`]; a join asks it for nothing.
 
 pub mod api;
 pub mod cli;
@@ -27,6 +27,7 @@ pub mod pki;
 pub mod plan;
 pub mod plugin;
 pub mod proxy;
+pub mod registry;
 pub mod reset;
 pub mod result;
 pub mod sandbox;

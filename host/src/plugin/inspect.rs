@@ -25,18 +25,47 @@ pub struct Inspection {
     pub grants: Grants,
 }
 
+impl Inspection {
+    /// Refuses grants without which the plugin cannot do.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::MissingGrants`].
+    pub fn verify_granted(&self, name: &str, allowed: &Grants) -> Result<(), PluginError> {
+        let effective = Grants::intersect(self.grants.clone(), allowed.clone());
+        stage::verify_complete(&format!("{name}@{}", self.version), &effective)
+    }
+}
+
 /// Reads a component's file.
 ///
 /// # Errors
 ///
 /// [`PluginError`] for a file that is no plugin this host can use.
 pub fn inspect(name: &str, path: &Path) -> Result<Inspection, PluginError> {
-    let component = stage::read(name, path)?;
+    inspect_component(name, &stage::read(name, path)?)
+}
+
+/// Reads a component's bytes from its file, at most [`super::COMPONENT_BYTES`].
+///
+/// # Errors
+///
+/// [`PluginError`] for a file that cannot be read or is too large.
+pub fn read_component(name: &str, path: &Path) -> Result<std::sync::Arc<[u8]>, PluginError> {
+    stage::read(name, path)
+}
+
+/// Inspects a component that was read.
+///
+/// # Errors
+///
+/// [`PluginError`] for what is no plugin this host can use.
+pub fn inspect_component(name: &str, component: &[u8]) -> Result<Inspection, PluginError> {
     let unfit = |reason: Unfit| PluginError::Unfit { plugin: name.to_owned(), reason };
-    let inspected = manifest::inspect(&component).map_err(unfit)?;
+    let inspected = manifest::inspect(component).map_err(unfit)?;
     let (id, version, grants) = match inspected.manifest {
         Some(manifest) => (Some(manifest.id), manifest.version, manifest.grants),
         None => (None, "0".into(), Grants::default()),
     };
-    Ok(Inspection { digest: stage::digest(&component), id, version, wants: grants.lines(), grants })
+    Ok(Inspection { digest: stage::digest(component), id, version, wants: grants.lines(), grants })
 }

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::confine::HelperUid;
+use super::store::Store;
 use super::{commands, compiler, runner};
 
 /// First of the uids that helpers take when the host is root. systemd keeps 60706 to 61183 unused.
@@ -45,18 +46,26 @@ impl Role {
 #[derive(Debug, Clone)]
 pub struct Launcher {
     program: PathBuf,
+    /// Where native code is kept from one run to the next; none: it is made anew.
+    pub(super) store: Option<Store>,
 }
 
 impl Default for Launcher {
     fn default() -> Self {
-        Self { program: "/proc/self/exe".into() }
+        Self { program: "/proc/self/exe".into(), store: None }
     }
 }
 
 impl Launcher {
     /// Another program in this one's place. Tests are not mortise and name it here.
     pub fn at(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), store: None }
+    }
+
+    /// With a store for native code.
+    #[must_use]
+    pub fn keeping_code_in(self, store: Store) -> Self {
+        Self { store: Some(store), ..self }
     }
 
     /// Starts a helper. `index` tells helpers that run side by side apart, so that none can signal another.
