@@ -33,12 +33,14 @@ test-cluster: cluster
 	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
 	  run --test cluster --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
+	  run --test registry -- --ignored; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 
-# Kubernetes, etcd and containerd from their Go modules, once, into ~/.cache/mortise.
+# Kubernetes, etcd and containerd, oras and cosign from their Go modules, once, into ~/.cache/mortise.
 cluster:
 	cargo run --quiet -p mortise-cluster -- build
+	cargo run --quiet -p mortise-cluster -- build-registry-tools
 
 lint:
 	cargo fmt --all --check

@@ -34,7 +34,7 @@ pub mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub(crate) mod tls;
-mod tunnel;
+pub(crate) mod tunnel;
 pub mod watch;
 
 /// Largest answer that is read, in bytes. The largest thing a worker reads is a ConfigMap, which etcd limits to 1.5 MiB.

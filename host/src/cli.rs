@@ -18,8 +18,9 @@ mod values;
 
 pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
 pub use plugin::{
-    CheckStage, PluginCommand, PluginEmbedArgs, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs,
-    PluginRunArgs,
+    CheckStage, LockArgs, PluginAddArgs, PluginBundleArgs, PluginCommand, PluginEmbedArgs, PluginExplainArgs,
+    PluginGrantsCommand, PluginInspectArgs, PluginListArgs, PluginPullArgs, PluginPushArgs, PluginRemoveArgs,
+    PluginRevokeArgs, PluginRunArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs,
 };
 
 /// The command line.

@@ -17,7 +17,10 @@ use crate::journal::{Header, Journal, Record};
 use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
+use crate::plugin::lock::Lock;
+use crate::plugin::store::Store;
 use crate::plugin::{CheckContext, Launcher, Plugins};
+use crate::registry::Layout;
 use crate::result::{CONSOLE_PATH, JoinResult, tell_console};
 
 mod machine;
@@ -64,7 +67,16 @@ pub async fn join(
         facts.warm_up();
         facts
     };
-    let plugins = Plugins::prepare(true, &settings.plugins, &settings.policy, facts, check_context(&settings))?;
+    let store = Store::of(&root);
+    let lock = Lock::load(&Lock::path(&root))?;
+    if let Some(bundle) = &settings.bundle {
+        lock.fetch(&settings.plugins, &store, &Layout::open(bundle)?)?;
+    }
+    lock.resolve(&mut settings.plugins, &store)?;
+    let launcher = Launcher::default().keeping_code_in(store);
+    let context = check_context(&settings);
+    let plugins = Plugins::prepare_with(launcher, true, &settings.plugins, &settings.policy, facts, context)?;
+    lock.verify_all(&plugins.digests())?;
     let node = match &plan {
         Some(plan) => Node::planning(root.clone(), machine, plan.clone()),
         None => Node::new(root.clone(), machine, Arc::new(Journal::open(&root, Header::of(&settings))?)),

@@ -29,7 +29,9 @@ mod yaml;
 
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
-pub use join_plugins::{PluginFlag, configured_plugins, grants_of_flags, sandbox_plugins};
+pub use join_plugins::{
+    PluginFlag, check_plugin_name, configured_plugins, grants_of_flags, locked_name, sandbox_plugins,
+};
 pub use phases::{Command, PHASES, PhaseName};
 pub use policy::load as policy;
 pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
@@ -71,6 +73,8 @@ pub struct JoinSettings {
     pub fail_fast: bool,
     /// Plugins beside the built-in ones, in order.
     pub plugins: Vec<PluginSettings>,
+    /// Bundle that holds plugins of the lock file.
+    pub bundle: Option<PathBuf>,
     /// The site's policy; forbids nothing where there is none.
     pub policy: crate::plugin::policy::Policy,
     /// Prefix of every path that is written; `/` unless `--root`.
@@ -247,8 +251,10 @@ impl IgnoredChecks {
 pub struct PluginSettings {
     /// Name in output and logs.
     pub name: String,
-    /// Component file.
+    /// Component file; empty while `image` names it.
     pub path: PathBuf,
+    /// Name or origin of a plugin in the lock file, until [`crate::plugin::lock::Lock::resolve`] puts its file above.
+    pub image: Option<String>,
     /// `sha256:<64 hex>` the file must have.
     pub digest: Option<String>,
     /// JSON object handed to the plugin.
@@ -283,6 +289,11 @@ impl Environment {
         let pairs =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { variables: pairs.collect() }
+    }
+
+    /// A variable as it is.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
     }
 
     /// A variable, trimmed; an empty one counts as absent.

@@ -18,6 +18,7 @@
 //! - [`reset`], [`verify`]: undoes a join; compares a machine with its record
 //! - [`sandbox`]: a whole join as an ordinary user, against a simulated cluster and machine
 //! - [`plugin`]: what the host asks a plugin, in the host's own types
+//! - [`registry`]: where plugins come from: OCI registries, signatures, bundles; a join asks it for nothing
 //! - [`facts`]: what is known of a machine, for the checks
 //! - [`api`]: API clients, one an identity
 //! - [`cri`]: the container runtime, asked on its socket
@@ -51,6 +52,7 @@ pub mod pki;
 pub mod plan;
 pub mod plugin;
 pub mod proxy;
+pub mod registry;
 pub mod reset;
 pub mod result;
 pub mod sandbox;

@@ -179,6 +179,7 @@ impl Sandbox {
             ignore: asked.ignore,
             dry_run: asked.dry_run,
             wait: asked.wait,
+            bundle: None,
             fail_fast: false,
             plugins: asked.plugins,
             policy: crate::plugin::policy::Policy::default(),

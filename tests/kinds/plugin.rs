@@ -101,6 +101,7 @@ impl Setup {
         let settings = PluginSettings {
             name: "guest".into(),
             path: file.path().to_owned(),
+            image: None,
             digest: None,
             settings: self.settings.clone(),
             grants: self.grants.clone(),

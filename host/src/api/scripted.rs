@@ -487,6 +487,7 @@ pub(crate) fn test_context(dialer: &Dialer, discovery: Discovery) -> (tempfile::
         ignore: IgnoredChecks::default(),
         dry_run: false,
         wait: Wait::Kubelet,
+        bundle: None,
         fail_fast: true,
         plugins: Vec::new(),
         policy: crate::plugin::policy::Policy::default(),

@@ -15,7 +15,7 @@ use crate::proxy::{Proxy, ProxySettings};
 const CONNECT_ANSWER_LIMIT_BYTES: usize = 8 << 10;
 
 /// The proxy that this process's environment, read once, wants for an https server.
-pub(super) fn proxy_for(host: &str, port: u16) -> Option<&'static Proxy> {
+pub(crate) fn proxy_for(host: &str, port: u16) -> Option<&'static Proxy> {
     static SETTINGS: OnceLock<ProxySettings> = OnceLock::new();
     let settings = SETTINGS.get_or_init(|| {
         let variables: BTreeMap<String, String> = std::env::vars_os()
@@ -32,7 +32,7 @@ pub(super) fn proxy_for(host: &str, port: u16) -> Option<&'static Proxy> {
 /// # Errors
 ///
 /// What is wrong, for a proxy that is not spoken to in plain HTTP.
-pub(super) fn address(proxy: &Proxy) -> Result<(&str, u16), &'static str> {
+pub(crate) fn address(proxy: &Proxy) -> Result<(&str, u16), &'static str> {
     match proxy.scheme.as_str() {
         "http" => Ok((&proxy.host, proxy.port)),
         _ => Err("only proxies of scheme `http` are supported"),
@@ -40,7 +40,7 @@ pub(super) fn address(proxy: &Proxy) -> Result<(&str, u16), &'static str> {
 }
 
 /// Asks a proxy to connect the stream to `endpoint` (`host:port`).
-pub(super) async fn open_tunnel(
+pub(crate) async fn open_tunnel(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     proxy: &Proxy,
     endpoint: &str,

@@ -86,6 +86,8 @@ pub struct JoinArgs {
     pub wait: Option<Wait>,
     /// `--plugin` with its `--grant`s.
     pub plugins: Vec<PluginFlag>,
+    /// `--bundle`.
+    pub bundle: Option<PathBuf>,
     /// Names of the flags on the command line, without dashes.
     pub given: BTreeSet<String>,
 }
@@ -250,7 +252,11 @@ fn group(letter: char) -> Vec<Arg> {
                 .help("Who asks for the kubelet's certificate: host (default) or kubelet, as with kubeadm")
                 .hide_possible_values(true),
         ],
-        'G' => plugin_flags(),
+        'G' => {
+            let bundle =
+                path("bundle", "FILE").help("Bundle with plugins of the lock file that are not in the store yet");
+            plugin_flags().into_iter().chain([bundle]).collect()
+        }
         'S' => vec![
             list("skip-phases", "PHASES").help("Phases to leave out; `mortise join phase --help` lists them"),
             Arg::new("wait")
@@ -267,7 +273,8 @@ fn group(letter: char) -> Vec<Arg> {
 /// `--plugin` and `--grant`: a grant belongs to the plugin before it.
 pub(super) fn plugin_flags() -> Vec<Arg> {
     vec![
-        append(path("plugin", "FILE.wasm")).help("Plugin to use beside the built-in ones; may be repeated"),
+        append(path("plugin", "FILE.wasm|NAME"))
+            .help("Plugin to use beside the built-in ones, a file or a name of the lock file; may be repeated"),
         append(text("grant", "KIND=VALUE|FILE.yaml"))
             .help("What the plugin before it may use; may be repeated")
             .long_help(
@@ -350,6 +357,7 @@ impl JoinArgs {
             tls_bootstrap_by: one(matches, "tls-bootstrap-by"),
             wait: one(matches, "wait"),
             plugins: plugins_of(matches)?,
+            bundle: one(matches, "bundle"),
             given: given_flags(matches),
         })
     }
@@ -413,7 +421,7 @@ The cluster is found either by a bootstrap token (an endpoint, a token and a pin
 A token need not stand on the command line: see --token-file and the variables MORTISE_TOKEN, MORTISE_DISCOVERY_TOKEN and \
 MORTISE_TLS_BOOTSTRAP_TOKEN. A flag beats a variable, and that beats the configuration file.
 
-Beside --config only these may stand: --allow-unknown-fields, --dry-run, --fail-fast, --grant, --ignore-preflight-errors, \
+Beside --config only these may stand: --allow-unknown-fields, --bundle, --dry-run, --fail-fast, --grant, --ignore-preflight-errors, \
 --node-name, --output, --plugin, --root, --skip-phases, --tls-bootstrap-by, --token-file, --v, --wait.";
 
 #[cfg(test)]

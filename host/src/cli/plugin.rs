@@ -6,6 +6,13 @@ use clap::{Args, Subcommand};
 
 use super::OutputFormat;
 
+mod distribution;
+
+pub use distribution::{
+    LockArgs, PluginAddArgs, PluginBundleArgs, PluginListArgs, PluginPullArgs, PluginPushArgs, PluginRemoveArgs,
+    PluginRevokeArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs,
+};
+
 /// What to do with a plugin.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
@@ -22,6 +29,37 @@ pub enum PluginCommand {
     /// Ask about grants
     #[command(subcommand)]
     Grants(PluginGrantsCommand),
+    /// Store a component in a registry
+    ///
+    /// As an OCI artifact that any registry takes and oras reads. Prints the reference with its digest.
+    Push(PluginPushArgs),
+    /// Fetch a component from a registry into a file
+    Pull(PluginPullArgs),
+    /// Sign a plugin in a registry, or a component's file
+    ///
+    /// In the forms that cosign writes and reads. A file's signature is written beside it.
+    Sign(PluginSignArgs),
+    /// Check that a key signed a plugin in a registry, or a component's file
+    ///
+    /// By key and without a transparency log. Exits with 1 where it did not.
+    Verify(PluginVerifyArgs),
+    /// Put plugins and their signatures into one file
+    Bundle(PluginBundleArgs),
+    /// Agree to a plugin: its signer, its digest, and what it may use
+    ///
+    /// Checks the signature, keeps the component, compiles it for this machine, and records it in the lock file. A join
+    /// then needs neither the registry nor the key: `--plugin NAME`, or `image: REF` in a JoinPlugins document.
+    Add(PluginAddArgs),
+    /// List the plugins that were agreed to
+    List(PluginListArgs),
+    /// Take a new version of plugins that were agreed to
+    ///
+    /// One that the same key signed and that wants no more passes; anything else stops and shows the difference.
+    Update(PluginUpdateArgs),
+    /// Forget plugins that were agreed to
+    Remove(PluginRemoveArgs),
+    /// Refuse a digest or a signer from now on, whatever else says otherwise
+    Revoke(PluginRevokeArgs),
 }
 
 impl PluginCommand {
@@ -32,6 +70,10 @@ impl PluginCommand {
             Self::Run(args) => args.output,
             Self::Embed(_) => OutputFormat::Text,
             Self::Grants(PluginGrantsCommand::Explain(args)) => args.output,
+            Self::Verify(args) => args.output,
+            Self::List(args) => args.output,
+            Self::Push(_) | Self::Pull(_) | Self::Sign(_) | Self::Bundle(_) => OutputFormat::Text,
+            Self::Add(_) | Self::Update(_) | Self::Remove(_) | Self::Revoke(_) => OutputFormat::Text,
         }
     }
 }

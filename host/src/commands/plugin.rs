@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+mod agree;
+mod distribution;
 mod shown;
 
 use super::plugin_run::plugin_run;
@@ -11,8 +13,10 @@ use crate::error::Failure;
 use crate::output::Reporter;
 use crate::plugin::grants::Grants;
 use crate::plugin::leaks::leaks;
+use crate::plugin::lock::Lock;
 use crate::plugin::policy::PolicySubject;
-use crate::plugin::{embed, inspect};
+use crate::plugin::store::Store;
+use crate::plugin::{Inspection, embed, inspect};
 
 /// Runs a command about plugins.
 ///
@@ -34,6 +38,16 @@ pub async fn plugin(
         }
         PluginCommand::Run(args) => plugin_run(args, root, environment, reporter).await,
         PluginCommand::Grants(PluginGrantsCommand::Explain(args)) => explain(args, root).await,
+        PluginCommand::Push(args) => distribution::push(args).await,
+        PluginCommand::Pull(args) => distribution::pull(args).await,
+        PluginCommand::Sign(args) => distribution::sign(args, &environment).await,
+        PluginCommand::Verify(args) => distribution::verify(args).await,
+        PluginCommand::Bundle(args) => distribution::bundle(args).await,
+        PluginCommand::Add(args) => agree::add(args, root).await,
+        PluginCommand::List(args) => agree::list(&args, root),
+        PluginCommand::Update(args) => agree::update(args, root).await,
+        PluginCommand::Remove(args) => agree::remove(&args, root),
+        PluginCommand::Revoke(args) => agree::revoke(&args, root),
     }
 }
 
@@ -48,12 +62,26 @@ struct Found {
 fn find(plugin: &Path, root: &Path) -> Result<Found, Failure> {
     let name = plugin.to_string_lossy().into_owned();
     if !name.contains('/')
-        && let Some(configured) = config::configured_plugins(root)?.into_iter().find(|it| it.name == name)
+        && let Some(configured) = configured(&name, root)?
     {
         return Ok(Found { name, path: configured.path.clone(), configured: Some(configured) });
     }
     let stem = plugin.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(Found { name: stem, path: plugin.to_owned(), configured: None })
+}
+
+/// What `conf.d` says of a plugin of this name, else the lock file.
+fn configured(name: &str, root: &Path) -> Result<Option<PluginSettings>, Failure> {
+    let lock = Lock::load(&Lock::path(root))?;
+    let found = config::configured_plugins(root)?.into_iter().find(|it| it.name == name);
+    let locked = lock.find(name).map(|locked| PluginSettings {
+        name: locked.name.clone(),
+        image: Some(locked.name.clone()),
+        ..PluginSettings::default()
+    });
+    let Some(mut found) = found.or(locked) else { return Ok(None) };
+    lock.resolve(std::slice::from_mut(&mut found), &Store::of(root))?;
+    Ok(Some(found))
 }
 
 fn show(args: &PluginInspectArgs, root: &Path) -> Result<(), Failure> {

@@ -12,6 +12,8 @@ use crate::cri;
 use crate::error::{Diagnose, ExitCode, Failure};
 use crate::facts::{HostFacts, HostSettings, Ownership};
 use crate::output::{Event, Reporter};
+use crate::plugin::lock::Lock;
+use crate::plugin::store::Store;
 use crate::plugin::walls::Walls;
 use crate::plugin::{AskError, Asked, CheckContext, CheckStatus, Kind, Launcher, Plugins, ShownAnswer};
 
@@ -114,13 +116,17 @@ pub(super) async fn plugin_run(
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     let name = args.plugin.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let settings = PluginSettings {
+    let mut settings = PluginSettings {
         name: name.clone(),
         path: args.plugin.clone(),
+        image: config::locked_name(&args.plugin),
         settings: args.settings.as_deref().map(read_settings).transpose()?.unwrap_or_default(),
         grants: config::grants_of_flags(&args.grants)?,
         ..PluginSettings::default()
     };
+    let store = Store::of(root);
+    let lock = Lock::load(&Lock::path(root))?;
+    lock.resolve(std::slice::from_mut(&mut settings), &store)?;
     let mut request = args.csr.as_deref().map(request::read).transpose()?;
     let node_name = args.node_name.clone().unwrap_or_else(hostname);
     // A machine without a runtime is fine until a plugin asks for it.
@@ -140,7 +146,9 @@ pub(super) async fn plugin_run(
         ("kubernetes-minor".to_owned(), crate::KUBERNETES_MINOR.to_string()),
     ]);
     let context = CheckContext { control_plane: args.control_plane, node_name, parameters };
-    let plugins = Plugins::prepare_one(Launcher::default(), &settings, &config::policy(root)?, facts, context)?;
+    let launcher = Launcher::default().keeping_code_in(store);
+    let plugins = Plugins::prepare_one(launcher, &settings, &config::policy(root)?, facts, context)?;
+    lock.verify_all(&plugins.digests())?;
     let kinds = plugins.kinds();
     match (&request, kinds.contains(&Kind::Approval)) {
         // One that is of another kind, too, can be tried without.

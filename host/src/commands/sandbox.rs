@@ -13,6 +13,8 @@ use crate::join::JoinContext;
 use crate::journal::{Header, Journal, Record};
 use crate::node::Node;
 use crate::output::{Event, Format, Reporter};
+use crate::plugin::lock::Lock;
+use crate::plugin::store::Store;
 use crate::plugin::{Launcher, Plugins};
 use crate::sandbox::{Facts, Sandbox, SandboxError, SandboxSettings, describe_node};
 
@@ -50,9 +52,14 @@ pub async fn sandbox_join(
         eprintln!("{}", sandbox.join_line());
         eprintln!("(the machine's files go to {})\n", sandbox.root().display());
     }
-    // The sandbox has a machine of its own; its plugins run on this one.
-    let policy = config::policy(Path::new("/"))?;
+    // The sandbox has a machine of its own; its plugins run on this one, and what was agreed to is this one's.
+    let machine = Path::new("/");
+    let lock = Lock::load(&Lock::path(machine))?;
+    let mut settings = settings;
+    lock.resolve(&mut settings.plugins, &Store::of(machine))?;
+    let policy = config::policy(machine)?;
     let plugins = Plugins::prepare(true, &settings.plugins, &policy, facts, check_context(&settings))?;
+    lock.verify_all(&plugins.digests())?;
     let journal = Arc::new(Journal::open(sandbox.root(), Header::of(&settings))?);
     let node = Node::new(sandbox.root().to_owned(), sandbox.machine(), journal);
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };

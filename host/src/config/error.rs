@@ -116,9 +116,6 @@ pub enum Fault {
     /// Grants that do not parse.
     #[error("not a grant: {0}")]
     Grant(String),
-    /// An image where only files work yet.
-    #[error("plugins from images are not built yet: they come with the plugin platform")]
-    PluginImage,
     /// Two plugins of one name.
     #[error("the plugin name `{name}` is used twice; first by {first}")]
     PluginName {
@@ -151,7 +148,6 @@ impl Fault {
             Self::AllWithOthers(_) => "config-ignore-all",
             Self::Value { .. } => "config-invalid-value",
             Self::Grant(_) => "config-grant",
-            Self::PluginImage => "plugin-image-not-built",
             Self::PluginName { .. } => "config-plugin-name",
             Self::SecretSource => "config-secret-source",
         }
@@ -180,7 +176,6 @@ impl Fault {
                     .to_owned()
             }
             Self::UnknownPhase(_) => "`mortise join phase --help` lists the phases".to_owned(),
-            Self::PluginImage => "pull the component and name its file with `path`".to_owned(),
             _ => return None,
         })
     }

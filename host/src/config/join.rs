@@ -32,6 +32,7 @@ const BESIDE_CONFIG: &[&str] = &[
     "root",
     "v",
     "allow-unknown-fields",
+    "bundle",
     "fail-fast",
     "grant",
     "plugin",
@@ -175,6 +176,7 @@ impl Resolver<'_> {
             wait: self.args.wait.unwrap_or(Wait::Kubelet),
             fail_fast: self.args.fail_fast,
             plugins,
+            bundle: self.args.bundle.clone(),
             policy,
             root,
         };

@@ -59,11 +59,15 @@ fn read_plugin(mut plugin: Fields<'_>, notes: &mut Notes) -> Option<PluginSettin
     let name = checked(&mut plugin, "name", check_name, notes);
     let path = checked(&mut plugin, "path", check_path, notes);
     let digest = checked(&mut plugin, "digest", check_digest, notes);
-    let image = plugin.node("image", notes);
-    if let Some(image) = image {
-        notes.fault(image.place, &plugin.path_of("image"), Fault::PluginImage);
+    let image = checked(&mut plugin, "image", check_image, notes);
+    let has_path = notes.places.contains_key(&plugin.path_of("path"));
+    if image.is_some() && has_path {
+        let reason = "cannot stand beside `path`".to_owned();
+        let value = shown(image.as_deref().unwrap_or_default());
+        notes.fault(place, &plugin.path_of("image"), Fault::Value { value, reason });
     }
-    for (key, needed) in [("name", true), ("path", image.is_none())] {
+    let has_image = notes.places.contains_key(&plugin.path_of("image"));
+    for (key, needed) in [("name", true), ("path", !has_image)] {
         let field = plugin.path_of(key);
         if needed && !notes.places.contains_key(&field) {
             notes.fault(place, &field, Fault::Missing);
@@ -84,7 +88,8 @@ fn read_plugin(mut plugin: Fields<'_>, notes: &mut Notes) -> Option<PluginSettin
     let field = plugin.path_of("secrets");
     let secrets = plugin.node("secrets", notes).map(|node| read_secrets(node, &field, notes)).unwrap_or_default();
     plugin.finish(notes);
-    Some(PluginSettings { name: name?, path: path?.into(), digest, settings, grants, secrets, signer: None })
+    let path = if image.is_some() { PathBuf::new() } else { path?.into() };
+    Some(PluginSettings { name: name?, path, image, digest, settings, grants, secrets, signer: None })
 }
 
 /// `NAME: {file: PATH}` or `NAME: {env: VARIABLE}`.
@@ -156,7 +161,15 @@ fn of_flag(flag: &PluginFlag) -> Result<PluginSettings, ConfigError> {
         fault: Fault::Value { value: shown(&flag.path.to_string_lossy()), reason: reason.to_owned() },
     })?;
     let grants = grants_of_flags(&flag.grants)?;
-    Ok(PluginSettings { name, path: flag.path.clone(), grants, ..PluginSettings::default() })
+    let image = locked_name(&flag.path);
+    let path = if image.is_some() { PathBuf::new() } else { flag.path.clone() };
+    Ok(PluginSettings { name, path, image, grants, ..PluginSettings::default() })
+}
+
+/// The name, where an argument is one of the lock file's: bare, without a file's ending, and no file.
+pub fn locked_name(argument: &Path) -> Option<String> {
+    let text = argument.to_string_lossy();
+    (!text.contains('/') && !text.ends_with(".wasm") && !argument.exists()).then(|| text.into_owned())
 }
 
 /// The plugins that `/etc/mortise/conf.d` below `root` configures.
@@ -209,6 +222,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
+/// Checks what `mortise plugin add` is to call a plugin.
+///
+/// # Errors
+///
+/// [`ConfigError::Field`].
+pub fn check_plugin_name(name: &str) -> Result<(), ConfigError> {
+    check_name(name).map_err(|reason| ConfigError::Field {
+        at: At::Nowhere,
+        field: "--name".to_owned(),
+        fault: Fault::Value { value: shown(name), reason: reason.to_owned() },
+    })
+}
+
 fn check_name(name: &str) -> Result<(), &'static str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let good = (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']);
@@ -217,6 +243,14 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 
 fn check_path(path: &str) -> Result<(), &'static str> {
     if Path::new(path).is_absolute() { Ok(()) } else { Err("is no absolute path") }
+}
+
+/// A reference in a registry; the registry is not asked, so that only its form matters.
+fn check_image(image: &str) -> Result<(), &'static str> {
+    match image.parse::<crate::registry::Reference>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("is no reference such as `registry.example/vendor/plugin:1.0.0`"),
+    }
 }
 
 fn check_variable(name: &str) -> Result<(), &'static str> {

@@ -15,9 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::confine::{self, HelperUid};
 use super::limits::{COMPILE_TIME, COMPONENT_BYTES, FRAME_FROM_RUNNER, NATIVE_BYTES};
+use super::lock::LockError;
 use super::process::{Launcher, Role};
-use super::wire::{self, FromRunner};
+use super::store::Stored;
+use super::wire::{self, FromRunner, LogLevel};
 use super::{engine, runner};
+use crate::registry::Digest;
 
 /// The work: a component of this many bytes follows.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,8 +39,42 @@ pub(super) enum CompileError {
     Failed(String),
 }
 
+/// Native code for this CPU: that of the launcher's store, else made now and, where the store has the component, kept there.
+pub(super) async fn obtain(
+    launcher: &Launcher,
+    index: usize,
+    component: &[u8],
+    log: &(dyn Fn(LogLevel, &str) + Sync),
+) -> Result<Vec<u8>, CompileError> {
+    let digest = Digest::of(component);
+    let Some(store) = launcher.store.as_ref().filter(|store| store.holds(&digest)) else {
+        return compile(launcher, index, component).await;
+    };
+    match store.native(&digest) {
+        Stored::Code(code) => return Ok(code),
+        Stored::Tampered => log(LogLevel::Warn, "its stored native code was changed; compiling afresh"),
+        Stored::Absent => {}
+    }
+    let code = compile(launcher, index, component).await?;
+    if let Err(error) = store.put_native(&digest, &code) {
+        // The next run compiles again, that is all.
+        log(LogLevel::Debug, &crate::error::Failure::from(LockError::from(error)).message());
+    }
+    Ok(code)
+}
+
+/// Compiles a component into the launcher's store, where it is not there yet.
+///
+/// # Errors
+///
+/// [`LockError::Compile`].
+pub async fn compile_into(launcher: &Launcher, name: &str, component: &[u8]) -> Result<(), LockError> {
+    let made = obtain(launcher, 0, component, &|_, _| {}).await;
+    made.map(|_| ()).map_err(|error| LockError::Compile { name: name.to_owned(), reason: error.to_string() })
+}
+
 /// Compiles a component for this CPU.
-pub(super) async fn compile(launcher: &Launcher, index: usize, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+async fn compile(launcher: &Launcher, index: usize, component: &[u8]) -> Result<Vec<u8>, CompileError> {
     let confined = launcher.start_confined(Role::Compiler, index).await;
     let mut helper = confined.map_err(|error| CompileError::Failed(error.to_string()))?.helper;
     let exchange = async {

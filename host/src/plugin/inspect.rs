@@ -112,6 +112,16 @@ impl Inspection {
         seen.grants = manifest.grants;
         seen
     }
+
+    /// Refuses grants without which the plugin cannot do.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::MissingGrants`].
+    pub fn verify_granted(&self, name: &str, allowed: &Grants) -> Result<(), PluginError> {
+        let effective = Grants::intersect(self.grants.clone(), allowed.clone());
+        stage::verify_complete(&format!("{name}@{}", self.version), &effective)
+    }
 }
 
 /// Reads a component's file.
@@ -120,8 +130,25 @@ impl Inspection {
 ///
 /// [`PluginError`] for a file that is no plugin this host can use.
 pub fn inspect(name: &str, path: &Path) -> Result<Inspection, PluginError> {
-    let component = stage::read(name, path)?;
+    inspect_component(name, &stage::read(name, path)?)
+}
+
+/// Reads a component's bytes from its file, at most [`super::COMPONENT_BYTES`].
+///
+/// # Errors
+///
+/// [`PluginError`] for a file that cannot be read or is too large.
+pub fn read_component(name: &str, path: &Path) -> Result<std::sync::Arc<[u8]>, PluginError> {
+    stage::read(name, path)
+}
+
+/// Inspects a component that was read.
+///
+/// # Errors
+///
+/// [`PluginError`] for what is no plugin this host can use.
+pub fn inspect_component(name: &str, component: &[u8]) -> Result<Inspection, PluginError> {
     let unfit = |reason: Unfit| PluginError::Unfit { plugin: name.to_owned(), reason };
-    let inspected = manifest::inspect(&component).map_err(unfit)?;
-    Ok(Inspection::of(stage::digest(&component), inspected))
+    let inspected = manifest::inspect(component).map_err(unfit)?;
+    Ok(Inspection::of(stage::digest(component), inspected))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Largest component file; compiling one of that size takes about half a minute.
-pub(super) const COMPONENT_BYTES: u64 = 64 << 20;
+pub const COMPONENT_BYTES: u64 = 64 << 20;
 /// Largest native code the compiler may hand back; about twice to four times the component.
 pub(super) const NATIVE_BYTES: u64 = 512 << 20;
 /// How long compiling may take.

@@ -1,6 +1,6 @@
 //! What a component says of itself without being run: its manifest, its exports and its imports.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::error::Unfit;
@@ -124,6 +124,26 @@ pub(super) fn inspect(component: &[u8]) -> Result<Inspected, Unfit> {
     }
     let (memory_bytes, guest_time) = (memory.unwrap_or(MEMORY_BYTES), time.unwrap_or(GUEST_TIME));
     Ok(Inspected { manifest, kinds, memory_bytes, guest_time })
+}
+
+/// Names of what a component imports and exports, as a registry shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interfaces {
+    /// With their versions.
+    pub exports: Vec<String>,
+    /// With their versions.
+    pub imports: Vec<String>,
+}
+
+/// Reads the names without judging them.
+///
+/// # Errors
+///
+/// [`Unfit`] for what is no component.
+pub fn interfaces(component: &[u8]) -> Result<Interfaces, Unfit> {
+    let found = scan(component)?;
+    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Ok(Interfaces { exports: own(&found.exports), imports: own(&found.imports) })
 }
 
 #[derive(Default)]

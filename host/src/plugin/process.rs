@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use super::child::{Child, OnDrop};
 use super::confine::HelperUid;
 use super::limits::{FRAME_FROM_RUNNER, START_TIME};
+use super::store::Store;
 use super::walls::{MissingWall, WallName, Walls};
 use super::wire::{self, FromRunner};
 use super::{commands, compiler, runner};
@@ -63,6 +64,8 @@ pub struct Launcher {
     program: PathBuf,
     required: Vec<WallName>,
     policy: PathBuf,
+    /// Where native code is kept from one run to the next; none: it is made anew.
+    pub(super) store: Option<Store>,
 }
 
 impl Default for Launcher {
@@ -74,7 +77,13 @@ impl Default for Launcher {
 impl Launcher {
     /// Another program in this one's place. Tests are not mortise and name it here.
     pub fn at(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), required: Vec::new(), policy: PathBuf::new() }
+        Self { program: program.into(), required: Vec::new(), policy: PathBuf::new(), store: None }
+    }
+
+    /// With a store for native code.
+    #[must_use]
+    pub fn keeping_code_in(self, store: Store) -> Self {
+        Self { store: Some(store), ..self }
     }
 
     /// With walls that a policy demands: where one is missing, no helper gets any work. The policy's file is named in the

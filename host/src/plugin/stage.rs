@@ -275,12 +275,7 @@ impl Plugin {
                 policy.bound(&full, subject, Grants::intersect(wanted, settings.grants.clone()))?
             }
         };
-        let missing = grants.missing();
-        if !missing.is_empty() {
-            let lines = missing.iter().map(|it| it.line()).collect();
-            let flags = missing.iter().filter_map(|it| it.flag()).collect();
-            return Err(PluginError::MissingGrants { plugin: full, lines, flags });
-        }
+        verify_complete(&full, &grants)?;
         let empty = serde_json::Map::new();
         let json = serde_json::to_string(settings.map_or(&empty, |settings| &settings.settings))
             .expect("a JSON object is written as JSON");
@@ -353,7 +348,7 @@ impl Plugin {
                 Err(StartError::Load(message)) => log(LogLevel::Debug, &format!("compiling afresh: {message}")),
             }
         }
-        let compile = || async { compiler::compile(launcher, self.index, &self.component).await.map(Arc::from) };
+        let compile = || async { compiler::obtain(launcher, self.index, &self.component, log).await.map(Arc::from) };
         let code: Arc<[u8]> = match self.code.get_or_init(compile).await {
             Ok(code) => Arc::clone(code),
             Err(error @ CompileError::Refused(_)) => return Err(judge::NotStarted::Plugin(error.to_string())),
@@ -385,6 +380,17 @@ pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
         Ok(content) => Ok(content.into()),
         Err(source) => Err(PluginError::Read { plugin, path, source }),
     }
+}
+
+/// Refuses a plugin that does not get what it cannot do without.
+pub(super) fn verify_complete(full: &str, grants: &Effective) -> Result<(), PluginError> {
+    let missing = grants.missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines = missing.iter().map(|it| it.line()).collect();
+    let flags = missing.iter().filter_map(|it| it.flag()).collect();
+    Err(PluginError::MissingGrants { plugin: full.to_owned(), lines, flags })
 }
 
 /// What the operator set must be what the manifest's schema allows. Without a schema anything is.

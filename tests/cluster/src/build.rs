@@ -6,7 +6,10 @@
 mod go;
 mod image;
 pub(crate) mod machine;
+mod registry;
 mod store;
+
+pub use registry::ensure as ensure_registry_tools;
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,13 +88,18 @@ pub fn ensure(say: &dyn Fn(&str)) -> Result<Artifacts> {
 
 /// Names a build by its inputs.
 fn key() -> String {
+    let fixed = [LAYOUT, KUBERNETES_VERSION, PAUSE_IMAGE, ETCD_IMAGE, PAUSE_SOURCE];
+    format!("{KUBERNETES_VERSION}-{}", hash_of(fixed.into_iter().chain(go::inputs())))
+}
+
+/// Twelve hex digits of everything together.
+fn hash_of<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
-    for part in [LAYOUT, KUBERNETES_VERSION, PAUSE_IMAGE, ETCD_IMAGE, PAUSE_SOURCE].into_iter().chain(go::inputs()) {
+    for part in parts {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    let digest: String = hash.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{KUBERNETES_VERSION}-{digest}")
+    hash.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn build_into(partial: &Artifacts, say: &dyn Fn(&str)) -> Result<()> {

@@ -38,6 +38,8 @@ impl Named {
 enum Command {
     /// Build binaries and images; done by `up` as well, once per set of versions.
     Build,
+    /// Build what tests of registries run: oras and cosign.
+    BuildRegistryTools,
     /// Make a cluster with a control plane on n1, and workers n2, n3, … joined by kubeadm.
     Up {
         #[command(flatten)]
@@ -148,6 +150,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             let artifacts = build::ensure(&say)?;
             println!("{}", artifacts.binaries().display());
         }
+        Command::BuildRegistryTools => println!("{}", build::ensure_registry_tools(&say)?.display()),
         Command::Up { cluster, workers, die_with, bare, keep_failed } => {
             let options = UpOptions { name: Some(cluster.name.clone()), workers, bare, verbose: true };
             Cluster::up_for(&options, die_with, keep_failed)?;

@@ -32,7 +32,7 @@ mod state;
 mod teardown;
 mod units;
 
-pub use build::{Artifacts, KUBERNETES_VERSION, ensure as ensure_built};
+pub use build::{Artifacts, KUBERNETES_VERSION, ensure as ensure_built, ensure_registry_tools};
 pub use cluster::{Cluster, UpOptions};
 pub use kubeadm::{ADMIN_CONFIG, IGNORED_PREFLIGHT_ERRORS};
 pub use process::Identity;

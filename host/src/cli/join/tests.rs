@@ -64,7 +64,8 @@ fn join_has_every_flag_of_kubeadm() {
 fn each_phase_command_has_the_flags_of_kubeadm() {
     const D: &str = "discovery-file discovery-token discovery-token-ca-cert-hash tls-bootstrap-token token \
                      discovery-token-unsafe-skip-ca-verification config dry-run";
-    let ours = ["allow-unknown-fields", "output", "token-file", "fail-fast", "plugin", "grant", "tls-bootstrap-by"];
+    let ours =
+        ["allow-unknown-fields", "output", "token-file", "fail-fast", "plugin", "grant", "bundle", "tls-bootstrap-by"];
     let (a, b, c, k) = ("apiserver-advertise-address", "apiserver-bind-port", "control-plane", "certificate-key");
     let (n, r, p, i, x) = ("node-name", "cri-socket", "patches", "ignore-preflight-errors", "config dry-run");
     let cases: &[(&[&str], &[&str], bool)] = &[

@@ -515,6 +515,19 @@ fn plugins_come_from_the_file_the_directory_and_the_flags_in_this_order() {
 }
 
 #[test]
+fn a_plugin_of_the_lock_file_is_named_by_its_image_or_its_name() {
+    let machine = Machine::new();
+    let image = "registry.example/vendor/gpu:1.0.0";
+    let join = format!(
+        "{JOIN}---\napiVersion: mortise.dev/v1alpha1\nkind: JoinPlugins\nplugins: [{{name: one, image: {image}}}]\n"
+    );
+    let join = machine.write("join.yaml", &join);
+    let (settings, _) = machine.settings(&["join", "--config", &join, "--plugin", "gpu-driver"]).unwrap();
+    let named: Vec<_> = settings.plugins.iter().map(|plugin| (&*plugin.name, plugin.image.as_deref())).collect();
+    assert_eq!(named, [("one", Some(image)), ("gpu-driver", Some("gpu-driver"))]);
+}
+
+#[test]
 fn bad_plugins_are_refused_with_their_place() {
     let (message, _) = Machine::new().file_error(&format!(
         "{JOIN}---
@@ -527,7 +540,7 @@ plugins:
     path: /a.wasm
     digest: sha256:00
   - name: c
-    image: registry.example.com/c:1
+    image: c:1
   - name: d
   - name: e
     path: /e.wasm
@@ -542,7 +555,7 @@ plugins:
         "`plugins[0].name`: must be set",
         "`join.yaml:14:11`: `plugins[1].name`: `a b` is no plugin name",
         "`plugins[1].digest`: `sha256:00` is not",
-        "`join.yaml:18:12`: `plugins[2].image`: plugins from images are not built yet",
+        "`join.yaml:18:12`: `plugins[2].image`: `c:1` is no reference such as",
         "`plugins[3].path`: must be set",
         "`plugins[4].settings`: must be a mapping, found a list",
         "`plugins[4].grants`: not a grant",

@@ -48,9 +48,43 @@ const MODULES: [Module; 2] = [
     },
 ];
 
-/// Everything that decides what is built.
+/// What plays a vendor's part in tests of registries; nothing of a cluster.
+const REGISTRY_MODULES: [Module; 2] = [
+    Module {
+        name: "oras",
+        go_mod: include_str!("../../lab/go.mod.oras"),
+        go_sum: include_str!("../../lab/go.sum.oras"),
+        packages: &["oras.land/oras/cmd/oras"],
+    },
+    Module {
+        name: "cosign",
+        go_mod: include_str!("../../lab/go.mod.cosign"),
+        go_sum: include_str!("../../lab/go.sum.cosign"),
+        packages: &["github.com/sigstore/cosign/v3/cmd/cosign"],
+    },
+];
+
+/// Everything that decides what is built for registries.
+pub(super) fn registry_inputs() -> impl Iterator<Item = &'static str> {
+    of(&REGISTRY_MODULES)
+}
+
+/// Builds oras and cosign into `bin`.
+pub(super) fn build_for_registries(root: &Path, bin: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    for module in &REGISTRY_MODULES {
+        build_module(module, &root.join(module.name), bin, say)
+            .with_context(|| format!("building Go module `{}`", module.name))?;
+    }
+    Ok(())
+}
+
+/// Everything that decides what is built for a cluster.
 pub(super) fn inputs() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().flat_map(|module| [module.go_mod, module.go_sum].into_iter().chain(module.packages.iter().copied()))
+    of(&MODULES)
+}
+
+fn of(modules: &'static [Module]) -> impl Iterator<Item = &'static str> {
+    modules.iter().flat_map(|module| [module.go_mod, module.go_sum].into_iter().chain(module.packages.iter().copied()))
 }
 
 /// Builds all programs into `bin`, with the modules and their logs in `root`.

@@ -10,7 +10,7 @@ use crate::process::run;
 /// Where Debian puts the CNI plugins.
 const CNI_DIRECTORY: &str = "/usr/lib/cni";
 /// A program or file, and the Debian package it comes in.
-type Tool = (&'static str, &'static str);
+pub(crate) type Tool = (&'static str, &'static str);
 /// What a running cluster needs.
 pub(crate) const TO_RUN: &[Tool] = &[
     ("runc", "runc"),
