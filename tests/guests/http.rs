@@ -8,7 +8,7 @@ use mortise::plugin::{Answer, Stage};
 
 use crate::network::{ScriptedNetwork, Server, answers, calling, denied, on, passing};
 use crate::plugin::{Setup, guest};
-use crate::standin::{LIST, READY, frame, stand_in};
+use crate::standin::{CONFINED, LIST, READY, frame, stand_in};
 
 /// Grants of a server on loopback, and of a fact for the call after.
 fn granted(server: &Server, more: &str) -> String {
@@ -213,7 +213,7 @@ async fn a_request_ends_with_the_runner_that_asked() {
         r#"{{"ask":{{"call":2,"ask":{{"fetch":{{"method":"GET","url":"{url}","headers":[],"body":"","timeout_ms":50000}}}}}}}}"#
     );
     let mark = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("standin-{}.mark", std::process::id()));
-    let said = [READY, LIST, ask.as_str()].map(frame);
+    let said = [CONFINED, READY, LIST, ask.as_str()].map(frame);
     let said: Vec<&[u8]> = said.iter().map(Vec::as_slice).collect();
     let then = format!(
         "exec 3<&0; cat <&3 >/dev/null & reader=$!; while [ ! -e {} ]; do sleep 0.05; done; kill -9 $reader $$",

@@ -86,7 +86,7 @@ fn a_manifest_is_strict() {
         ("schema: other/v1\nid: a\nversion: 1\nkind: preflight\n", "its schema is `other/v1`"),
         (&*format!("{base}grant: {{}}\n"), "grant"),
         (&*format!("{base}grants: {{facts: [kernle]}}\n"), "unknown fact `kernle`"),
-        (&*format!("{base}grants: {{files: [{{path: '{{ca-cert-path}}'}}]}}\n"), "placeholder"),
+        (&*format!("{base}grants: {{files: [{{path: '{{ca-cert-path}}', reason: r}}]}}\n"), "placeholder"),
         (&*format!("{base}limits: {{memory: 1024Mi}}\n"), "memory"),
         (&*format!("{base}limits: {{time: 0s}}\n"), "time"),
         (&*base.replace("preflight", "discovery"), "its kind is `discovery`"),

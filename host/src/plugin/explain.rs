@@ -72,8 +72,8 @@ pub async fn explain(effective: &Effective, secrets: &BTreeMap<String, SecretSou
             Grant::File(file) => files_of(effective, file),
             Grant::Command(command) => vec![program(&command.program, command.user())],
             Grant::Http(http) => {
-                let allowances = http.methods.iter().filter_map(|method| effective.http(method, http.url.url()).ok());
-                match allowances.last() {
+                let mut allowances = http.methods.iter().filter_map(|method| effective.http(method, http.url.url()).ok());
+                match allowances.next_back() {
                     Some(allowance) => {
                         let allows = |address| HttpAllowance::allows_address(&allowance, address);
                         addresses(&http.url.url().host, http.url.url().port, allows).await

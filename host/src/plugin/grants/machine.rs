@@ -117,7 +117,8 @@ impl TryFrom<RawFact> for FactGrant {
         };
         let grant = Self { name, reason, optional };
         // What a plugin can do without may be something that only newer hosts know.
-        if !grant.is_known() && !(optional && is_name(&grant.name)) {
+        let may_be_newer = optional && is_name(&grant.name);
+        if !grant.is_known() && !may_be_newer {
             let known = FACTS.join("`, `");
             return Err(GrantError::Value(format!(
                 "unknown fact `{}`; there are `{known}` and `sysctl:<parameter>`, `*` allowed at its end",
