@@ -16,7 +16,7 @@ use crate::plugin::leaks::leaks;
 use crate::plugin::lock::Lock;
 use crate::plugin::policy::PolicySubject;
 use crate::plugin::store::Store;
-use crate::plugin::{Inspection, embed, inspect};
+use crate::plugin::{embed, inspect};
 
 /// Runs a command about plugins.
 ///

@@ -72,7 +72,8 @@ pub async fn explain(effective: &Effective, secrets: &BTreeMap<String, SecretSou
             Grant::File(file) => files_of(effective, file),
             Grant::Command(command) => vec![program(&command.program, command.user())],
             Grant::Http(http) => {
-                let mut allowances = http.methods.iter().filter_map(|method| effective.http(method, http.url.url()).ok());
+                let mut allowances =
+                    http.methods.iter().filter_map(|method| effective.http(method, http.url.url()).ok());
                 match allowances.next_back() {
                     Some(allowance) => {
                         let allows = |address| HttpAllowance::allows_address(&allowance, address);
