@@ -20,10 +20,10 @@ fn uninterrupted(name: &str, way: &str) -> (usize, Tree, String) {
 }
 
 /// Joins, is killed at `fault`, joins again; what is wrong afterwards.
-fn kill_and_join_again(worker: &Worker, way: &str, fault: &str, whole: &Tree) -> Vec<String> {
+fn kill_and_join_again(worker: &Worker, way: &str, fault: &Fault, whole: &Tree) -> Vec<String> {
     let arguments = ["--tls-bootstrap-by", way, "--wait=registered"];
-    // The checks write no entry; the second run makes them, among what the first one left.
-    let killed = worker.join(&[&arguments[..], &["--skip-phases=preflight"]].concat()).with_fault(fault).ends();
+    let first = if fault.checks { arguments.to_vec() } else { [&arguments[..], &["--skip-phases=preflight"]].concat() };
+    let killed = worker.join(&first).with_fault(&fault.at).ends();
     if killed.status != Some(KILLED) {
         return vec![format!("it was not killed: {:?} {}{}", killed.status, killed.stdout, killed.stderr)];
     }
@@ -46,12 +46,32 @@ fn kill_and_join_again(worker: &Worker, way: &str, fault: &str, whole: &Tree) ->
     wrong
 }
 
+/// Where the first run is killed.
+struct Fault {
+    at: String,
+    /// The checks cost it a second, and write one entry: which plugin made them. The second run always makes them, among
+    /// what the first one left.
+    checks: bool,
+}
+
+impl Fault {
+    fn around(entry: usize, checks: bool) -> [Self; 2] {
+        ["before", "after"].map(|side| Self { at: format!("{side}:{entry}"), checks })
+    }
+}
+
 fn killed_at_each_entry(way: &str) {
     let _shared = shared();
-    let (count, whole, _) = uninterrupted(&format!("whole-by-{way}"), way);
+    let (count, whole, journal) = uninterrupted(&format!("whole-by-{way}"), way);
     assert!(count > 20, "{count} entries only");
-    let faults: Vec<String> =
-        (1..=count).flat_map(|entry| [format!("before:{entry}"), format!("after:{entry}")]).collect();
+    let of_plugins: Vec<usize> = (1..)
+        .zip(journal.lines())
+        .filter(|(_, line)| line.contains("\"kind\":\"plugin\""))
+        .map(|(line, _)| line)
+        .collect();
+    let [of_checks] = of_plugins[..] else { panic!("{journal}") };
+    let faults: Vec<Fault> =
+        (1..count).flat_map(|entry| Fault::around(entry, false)).chain(Fault::around(of_checks, true)).collect();
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -62,7 +82,8 @@ fn killed_at_each_entry(way: &str) {
                     let worker = Worker::add(&format!("killed-by-{way}-{lane}"));
                     let found = kill_and_join_again(&worker, way, fault, whole);
                     if !found.is_empty() {
-                        wrong.lock().unwrap().push(format!("killed {fault} of {count}:\n{}", found.join("\n")));
+                        let at = &fault.at;
+                        wrong.lock().unwrap().push(format!("killed {at} of {count}:\n{}", found.join("\n")));
                     }
                 }
             });

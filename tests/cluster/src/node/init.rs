@@ -48,6 +48,10 @@ fn plug_in(spec: &NodeSpec) -> Result<()> {
     let port = format!("mo-{}", spec.record.pod_subnet());
     let address = format!("{}/24", spec.record.address);
     let gateway = ENDPOINT_ADDRESS.to_string();
+    let enter = format!("--net={bridge_side}");
+    // A node that had this place before may be gone and its network not yet: the kernel takes its time. Mostly there is
+    // nothing to delete.
+    let _ = Command::new("nsenter").args([&enter, "ip", "link", "delete", &port]).output();
     for arguments in [
         &["link", "set", "lo", "up"][..],
         &["link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &bridge_side],
@@ -57,7 +61,6 @@ fn plug_in(spec: &NodeSpec) -> Result<()> {
     ] {
         run(Command::new("ip").args(arguments))?;
     }
-    let enter = format!("--net={bridge_side}");
     run(Command::new("nsenter").args([&enter, "ip", "link", "set", &port, "master", BRIDGE, "up"]))?;
     Ok(())
 }
