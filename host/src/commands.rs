@@ -26,6 +26,7 @@ use crate::result::{CONSOLE_PATH, JoinResult, tell_console};
 mod machine;
 mod plugin;
 mod plugin_run;
+mod readahead;
 mod sandbox;
 
 pub use machine::{reset, verify};
@@ -55,6 +56,7 @@ pub async fn join(
     environment: Environment,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
+    readahead::read_program_ahead();
     let root = settings.root.clone();
     if settings.node.cri_socket.is_none() {
         settings.node.cri_socket = Some(cri::detect_socket()?);

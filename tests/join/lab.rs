@@ -256,6 +256,8 @@ impl Drop for Running {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // That was what entered the node; mortise itself follows it a moment later, and its output ends then.
+        while self.lines.recv_timeout(SOON).is_ok() {}
     }
 }
 
