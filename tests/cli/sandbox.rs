@@ -16,7 +16,10 @@ const NOBODY: u32 = 65534;
 fn workshop() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_mortise"), directory.path().join("mortise")).unwrap();
+    // By another process: a child that another test forks meanwhile would hold our descriptor for writing, and a program
+    // that is open for writing cannot be started.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_mortise")).arg(directory.path().join("mortise")).status();
+    assert!(copied.unwrap().success());
     directory
 }
 
