@@ -128,6 +128,13 @@ struct Kept {
     peer: Vec<CertificateDer<'static>>,
 }
 
+impl Kept {
+    fn has_connection(&self) -> bool {
+        self.shared.as_ref().is_some_and(|sender| !sender.is_closed())
+            || self.idle.iter().any(|sender| !sender.is_closed())
+    }
+}
+
 /// Connections to one server with one TLS configuration.
 pub(super) struct Pool {
     dialer: Dialer,
@@ -156,7 +163,7 @@ impl Pool {
     /// Makes a connection, if there is none, for requests to come.
     pub(super) async fn open(&self) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
-        if self.take_kept().is_some() {
+        if self.kept().has_connection() {
             return Ok(());
         }
         let sender = self.connect().await?;

@@ -255,22 +255,28 @@ async fn a_certificate_for_other_names_is_told_with_them() {
 }
 
 #[tokio::test]
-async fn a_signature_that_comes_late_is_waited_for_on_the_same_connection() {
+async fn a_signature_that_comes_late_is_waited_for_on_the_same_connections() {
     let authority = Authority::new();
     let kubeconfig = authority.cluster_info_kubeconfig(CP_URL);
-    let running = Script::new()
-        .listen(CP, &authority, &["cp.example"])
-        .get(PATH, cluster_info(&kubeconfig, None))
-        .get(PATH, cluster_info(&kubeconfig, None))
-        .get(PATH, signed(&authority, CP_URL))
-        .start();
-    let (_directory, cx) = test_context(&running.dialer, token_discovery(CP, vec![authority.pin()]));
-    let cx = cx.with(|settings| settings.fail_fast = false);
-    let started = Instant::now();
-    discover(&cx).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    assert_eq!(running.handshakes(), 2);
-    running.finish();
+    for script in [
+        Script::new().listen(CP, &authority, &["cp.example"]),
+        Script::new().listen_http1(CP, &authority, &["cp.example"]),
+    ] {
+        let running = script
+            .get(PATH, cluster_info(&kubeconfig, None))
+            .get(PATH, cluster_info(&kubeconfig, None))
+            .get(PATH, signed(&authority, CP_URL))
+            .get("/api/v1/nodes/n1", status(404, "NotFound"))
+            .start();
+        let (_directory, cx) = test_context(&running.dialer, token_discovery(CP, vec![authority.pin()]));
+        let cx = cx.with(|settings| settings.fail_fast = false);
+        let started = Instant::now();
+        let access = discover(&cx).await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+        let _ = crate::api::get::<k8s_openapi::api::core::v1::Node>(access.client(), None, "n1").await;
+        assert_eq!(running.handshakes(), 2);
+        running.finish();
+    }
 }
 
 #[tokio::test]
