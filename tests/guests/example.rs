@@ -3,7 +3,8 @@
 use mortise::error::Diagnose;
 use mortise::plugin::{CheckStatus, Stage};
 
-use crate::plugin::{Setup, built};
+use crate::built::built;
+use crate::plugin::Setup;
 
 const FLAGS: [&str; 2] = ["facts=modules", "files=/proc/driver/nvidia/version:read"];
 

@@ -2,6 +2,8 @@
 //! through the real runner, compiler and broker.
 
 mod behind;
+#[path = "../built.rs"]
+mod built;
 mod commands;
 mod endings;
 mod example;

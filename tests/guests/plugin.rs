@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use mortise::config::{IgnoredChecks, PluginSettings, SecretSource};
@@ -11,30 +10,13 @@ use mortise::plugin::grants::Grants;
 use mortise::plugin::policy::Policy;
 use mortise::plugin::{CheckContext, CheckResult, Launcher, PluginError, Plugins, Stage};
 
+use crate::built::built;
 use crate::machine::Machine;
 
 /// The component of `tests/guests`, without a manifest.
 pub(crate) fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
     GUEST.get_or_init(|| built("mortise-test-guests"))
-}
-
-/// The component that a package of this workspace is built into.
-pub(crate) fn built(package: &str) -> Vec<u8> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "-p", package])
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        // Meant for the host, not for a component.
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .status();
-    assert!(status.unwrap().success(), "`{package}` cannot be built");
-    std::fs::read(target.join(format!("wasm32-wasip2/plugin/{}.wasm", package.replace('-', "_")))).unwrap()
 }
 
 /// A component with one more custom section.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::built::built;
 use crate::endings::guest;
-use crate::plugin::{Request, rust};
+use crate::plugin::Request;
 
 /// A directory with a plugin, its settings and whatever else a test writes.
 struct Bench {
@@ -84,7 +85,7 @@ fn a_log_line_is_shown_without_its_control_characters() {
 
 #[test]
 fn wrong_files_are_named_before_anything_runs() {
-    let hook = Bench::new(&rust("mortise-example-approve-inventory"));
+    let hook = Bench::new(&built("mortise-example-approve-inventory"));
     let grant = ["--grant", "files=/etc/mortise/inventory:read:1Mi"];
     let ask = |more: &[&str]| texts(hook.mortise(&[&["run", "it.wasm"], &grant[..], more].concat()));
     hook.write("key.pem", rcgen::KeyPair::generate().unwrap().serialize_pem());
@@ -102,7 +103,7 @@ fn wrong_files_are_named_before_anything_runs() {
         assert_eq!((code, stdout.as_str()), (2, ""), "{more:?}: {stderr}");
         assert!(stderr.contains(words) && !stderr.contains("PRIVATE"), "{more:?}: {stderr}");
     }
-    let check = Bench::new(&rust("mortise-example-gpu-driver"));
+    let check = Bench::new(&built("mortise-example-gpu-driver"));
     check.write("node.pem", Request::new("", "n1").pem());
     let flags = ["--grant", "facts=modules", "--grant", "files=/proc/driver/nvidia/version:read"];
     let (code, _, stderr) = texts(check.mortise(&[&["run", "it.wasm", "--csr", "node.pem"], &flags[..]].concat()));
@@ -125,7 +126,7 @@ fn a_hook_judges_a_pem_and_an_object() {
 
 #[test]
 fn a_manifest_is_embedded_once_and_only_a_good_one() {
-    let bench = Bench::new(&rust("mortise-test-kinds-guest"));
+    let bench = Bench::new(&built("mortise-test-kinds-guest"));
     let before = std::fs::read(bench.directory.path().join("it.wasm")).unwrap();
     bench.write("bad.yaml", "schema: mortise.dev/plugin/v1alpha1\nid: a\nversion: 1\nkind: cni\n");
     let good = "schema: mortise.dev/plugin/v1alpha1\nid: a\nversion: '1'\nkind: approval\n";

@@ -7,14 +7,15 @@ use std::time::Duration;
 use mortise::error::{Diagnose, ExitCode};
 use mortise::plugin::{AskError, EndingKind, FoundSecret, FoundTrust, Verdict};
 
-use crate::plugin::{Setup, embedded, reporter, rust};
+use crate::built::built;
+use crate::plugin::{Setup, embedded, reporter};
 
 const MANIFEST: &str = "schema: mortise.dev/plugin/v1alpha1\nid: test.guest\nversion: 1.2.3\nkind: approval\n\
                         limits: {time: 1s, memory: 16Mi}\n";
 
 pub(crate) fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
-    GUEST.get_or_init(|| embedded(&rust("mortise-test-kinds-guest"), MANIFEST))
+    GUEST.get_or_init(|| embedded(&built("mortise-test-kinds-guest"), MANIFEST))
 }
 
 fn that(action: &str) -> Setup {
@@ -119,7 +120,7 @@ async fn a_denial_voids_an_approval_and_leaves_a_refusal_alone() {
     let denying = that("denied-deny").prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((denying.answer.unwrap().verdict, denying.denied), (Verdict::Deny, 1));
     let optional = format!("{MANIFEST}grants:\n  facts: [{{name: kernel, optional: true, reason: for show}}]\n");
-    let setup = Setup::new(&embedded(&rust("mortise-test-kinds-guest"), &optional)).setting("do", "denied");
+    let setup = Setup::new(&embedded(&built("mortise-test-kinds-guest"), &optional)).setting("do", "denied");
     let without = setup.prepare().unwrap().review("guest", None, &reporter()).await.unwrap();
     assert_eq!((without.answer.unwrap().verdict, without.denied), (Verdict::Approve, 1));
     let granted = setup.grant("facts=kernel").prepare().unwrap().review("guest", None, &reporter()).await.unwrap();

@@ -9,16 +9,17 @@ use mortise::config::IgnoredChecks;
 use mortise::plugin::{AskError, CheckStatus, FoundSecret, FoundTrust, Kind, Plugins, Stage, Verdict};
 use secrecy::ExposeSecret as _;
 
+use crate::built::built;
 use crate::machine::Machine;
-use crate::plugin::{Request, Setup, embedded, everything_it_wants, reporter, rust, top};
+use crate::plugin::{Request, Setup, embedded, everything_it_wants, reporter, top};
 use crate::python;
 
 /// Rust components of the three examples.
 pub(crate) fn rust_examples() -> [(Kind, Vec<u8>); 3] {
     [
-        (Kind::Preflight, rust("mortise-example-gpu-driver")),
-        (Kind::Discovery, rust("mortise-example-discovery-cloud")),
-        (Kind::Approval, rust("mortise-example-approve-inventory")),
+        (Kind::Preflight, built("mortise-example-gpu-driver")),
+        (Kind::Discovery, built("mortise-example-discovery-cloud")),
+        (Kind::Approval, built("mortise-example-approve-inventory")),
     ]
 }
 

@@ -1,7 +1,6 @@
 //! Components, built from this repository, and one plugin as an operator would name it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -16,24 +15,6 @@ use mortise::plugin::{CertificateRequest, CheckContext, Launcher, PluginError, P
 /// The top of the repository.
 pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The component that a package of this workspace is built into.
-pub(crate) fn rust(package: &str) -> Vec<u8> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "-p", package])
-        .arg("--manifest-path")
-        .arg(top().join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        // Meant for the host, not for a component.
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .status();
-    assert!(status.unwrap().success(), "`{package}` cannot be built");
-    std::fs::read(target.join(format!("wasm32-wasip2/plugin/{}.wasm", package.replace('-', "_")))).unwrap()
 }
 
 /// A component with this manifest, as `mortise plugin embed` makes it.

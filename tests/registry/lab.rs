@@ -24,18 +24,7 @@ fn tools() -> &'static Path {
 /// The example's component, built once.
 pub(crate) fn component() -> &'static [u8] {
     static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
-    COMPONENT.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target").join("plugins");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2"])
-            .args(["-p", "mortise-example-gpu-driver", "--target-dir"])
-            .arg(&target)
-            .env_remove("RUSTFLAGS")
-            .status()
-            .expect("cargo starts");
-        assert!(built.success());
-        std::fs::read(target.join("wasm32-wasip2/plugin/mortise_example_gpu_driver.wasm")).expect("it was built")
-    })
+    COMPONENT.get_or_init(|| crate::built::built("mortise-example-gpu-driver"))
 }
 
 /// The example with a text of its manifest replaced by another of the same length.
