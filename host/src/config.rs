@@ -27,6 +27,7 @@ mod reader;
 mod reset;
 mod yaml;
 
+pub(crate) use duration::parse as go_duration;
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
 pub use join_plugins::{

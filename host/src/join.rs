@@ -10,6 +10,7 @@ use std::sync::Arc;
 mod ahead;
 pub mod cluster_configuration;
 pub mod cluster_paths;
+pub mod control_plane;
 pub mod discovery;
 pub mod kubelet_config;
 pub mod kubelet_start;
@@ -96,6 +97,8 @@ pub struct ClusterConfiguration {
     pub kubernetes_version: String,
     /// `certificatesDir`, default `/etc/kubernetes/pki`.
     pub certificates_dir: String,
+    /// kubeadm's ClusterConfiguration as stored, for what only control planes follow.
+    pub kubeadm: serde_json::Value,
     /// The KubeletConfiguration as stored, unknown keys kept, kubeadm's defaults filled in.
     pub kubelet: serde_json::Value,
 }

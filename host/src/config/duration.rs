@@ -20,7 +20,7 @@ const MAX_NANOSECONDS: u128 = i64::MAX as u128;
 /// Parses a duration as Go's `time.ParseDuration` does, without a minus: a timeout cannot be negative.
 ///
 /// None for anything else, also where the sum exceeds 2^63 - 1 nanoseconds.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);

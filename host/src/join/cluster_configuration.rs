@@ -69,6 +69,7 @@ pub async fn fetch(access: &Access, cx: &JoinContext) -> Result<ClusterConfigura
         cluster_name: cluster.name,
         kubernetes_version: cluster.kubernetes_version,
         certificates_dir: cluster.certificates_dir,
+        kubeadm: Value::Object(cluster.written),
         kubelet,
     };
     check_paths(&configuration, cx)?;
@@ -101,6 +102,7 @@ struct Cluster {
     certificates_dir: String,
     service_subnet: String,
     dns_domain: String,
+    written: Map<String, Value>,
 }
 
 fn parse_cluster(text: &str) -> Result<Cluster, ClusterConfigurationError> {
@@ -125,6 +127,7 @@ fn parse_cluster(text: &str) -> Result<Cluster, ClusterConfigurationError> {
         certificates_dir: text(&["certificatesDir"], "/etc/kubernetes/pki")?,
         service_subnet: text(&["networking", "serviceSubnet"], "10.96.0.0/12")?,
         dns_domain: text(&["networking", "dnsDomain"], "cluster.local")?,
+        written: tree,
     })
 }
 

@@ -17,6 +17,7 @@ fn cluster() -> ClusterConfiguration {
         cluster_name: "kubernetes".into(),
         kubernetes_version: "v1.37.2".into(),
         certificates_dir: "/etc/kubernetes/pki".into(),
+        kubeadm: serde_json::Value::Null,
         kubelet: json!({"kind": "KubeletConfiguration"}),
     }
 }

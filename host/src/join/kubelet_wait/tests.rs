@@ -30,6 +30,7 @@ async fn wait_on(
         cluster_name: "kubernetes".into(),
         kubernetes_version: "v1.37.2".into(),
         certificates_dir: "/etc/kubernetes/pki".into(),
+        kubeadm: serde_json::Value::Null,
         kubelet,
     };
     let pace = Pace {

@@ -68,6 +68,7 @@ fn configuration() -> ClusterConfiguration {
         cluster_name: "c1".into(),
         kubernetes_version: "v1.37.2".into(),
         certificates_dir: "/etc/kubernetes/pki".into(),
+        kubeadm: serde_json::Value::Null,
         kubelet: json!({}),
     }
 }

@@ -1,0 +1,345 @@
+//! kubeadm's `ClusterConfiguration` (`kubeadm.k8s.io/v1beta4`), as far as control planes follow it.
+//!
+//! Read from ConfigMap `kube-system/kubeadm-config`, kubeadm's defaults filled in (`SetDefaults_ClusterConfiguration`). Unknown
+//! fields are passed over, as in kubeadm: a newer kubeadm may have written them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::config::Arg;
+
+/// kubeadm's ClusterConfiguration. Unset texts hold their default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ControlPlaneConfiguration {
+    /// For example `v1.37.2`; the tag of the components' images.
+    pub kubernetes_version: String,
+    /// Default `kubernetes`.
+    #[serde(deserialize_with = "cluster_name")]
+    pub cluster_name: String,
+    /// Default `/etc/kubernetes/pki`. Checked: see `join::cluster_paths`.
+    #[serde(deserialize_with = "certificates_dir")]
+    pub certificates_dir: String,
+    /// Default `registry.k8s.io`.
+    #[serde(deserialize_with = "image_repository")]
+    pub image_repository: String,
+    /// `host` or `host:port`; empty: the cluster takes no further control planes.
+    pub control_plane_endpoint: String,
+    /// Subnets and the domain.
+    pub networking: Networking,
+    /// kube-apiserver.
+    pub api_server: ApiServer,
+    /// kube-controller-manager.
+    pub controller_manager: Component,
+    /// kube-scheduler.
+    pub scheduler: Component,
+    /// Stacked or external.
+    pub etcd: Etcd,
+    /// CoreDNS; only its image matters to a join.
+    pub dns: Addon,
+    /// kube-proxy; only whether it is wanted matters to a join.
+    pub proxy: Addon,
+    /// Keys that are generated.
+    pub encryption_algorithm: EncryptionAlgorithm,
+    /// Of leaf certificates; default one year.
+    #[serde(deserialize_with = "go_duration")]
+    pub certificate_validity_period: Duration,
+    /// Of CAs; default ten years.
+    #[serde(rename = "caCertificateValidityPeriod", deserialize_with = "go_duration")]
+    pub ca_certificate_validity_period: Duration,
+    /// kubeadm's own gates, not the components'.
+    pub feature_gates: BTreeMap<String, bool>,
+}
+
+impl Default for ControlPlaneConfiguration {
+    fn default() -> Self {
+        let days = |n: u64| Duration::from_secs(n * 24 * 3600);
+        Self {
+            kubernetes_version: String::new(),
+            cluster_name: "kubernetes".into(),
+            certificates_dir: "/etc/kubernetes/pki".into(),
+            image_repository: "registry.k8s.io".into(),
+            control_plane_endpoint: String::new(),
+            networking: Networking::default(),
+            api_server: ApiServer::default(),
+            controller_manager: Component::default(),
+            scheduler: Component::default(),
+            etcd: Etcd::default(),
+            dns: Addon::default(),
+            proxy: Addon::default(),
+            encryption_algorithm: EncryptionAlgorithm::default(),
+            certificate_validity_period: days(365),
+            ca_certificate_validity_period: days(3650),
+            feature_gates: BTreeMap::new(),
+        }
+    }
+}
+
+/// `networking`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Networking {
+    /// One CIDR, or one of each family, separated by a comma; default `10.96.0.0/12`.
+    #[serde(deserialize_with = "service_subnet")]
+    pub service_subnet: String,
+    /// As above; empty: the controller manager allocates none.
+    pub pod_subnet: String,
+    /// Default `cluster.local`.
+    #[serde(deserialize_with = "dns_domain")]
+    pub dns_domain: String,
+}
+
+impl Default for Networking {
+    fn default() -> Self {
+        Self { service_subnet: "10.96.0.0/12".into(), pod_subnet: String::new(), dns_domain: "cluster.local".into() }
+    }
+}
+
+/// `controllerManager`, `scheduler`, and the same fields of `apiServer`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Component {
+    /// Follow the defaults, in this order; a default of the same name is dropped.
+    pub extra_args: Vec<Arg>,
+    /// Replace a volume of the same name.
+    pub extra_volumes: Vec<HostPathMount>,
+    /// `core/v1` EnvVar, as written.
+    pub extra_envs: Vec<serde_json::Value>,
+}
+
+/// `apiServer`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiServer {
+    /// What all components have.
+    #[serde(flatten)]
+    pub component: Component,
+    /// Further names of the serving certificate: DNS names, wildcards or IP addresses.
+    #[serde(rename = "certSANs")]
+    pub cert_sans: Vec<String>,
+}
+
+/// `extraVolumes[]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostPathMount {
+    /// Of the volume.
+    pub name: String,
+    /// On the machine.
+    pub host_path: String,
+    /// In the container.
+    pub mount_path: String,
+    /// Whether the container may not write.
+    pub read_only: bool,
+    /// `core/v1` HostPathType; empty: nothing is checked.
+    pub path_type: String,
+}
+
+/// `etcd`: where neither is written, stacked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", from = "WrittenEtcd")]
+pub enum Etcd {
+    /// A member on each control plane.
+    Local(LocalEtcd),
+    /// A cluster of the operator's own.
+    External(ExternalEtcd),
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self::Local(LocalEtcd::default())
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WrittenEtcd {
+    local: Option<LocalEtcd>,
+    external: Option<ExternalEtcd>,
+}
+
+impl From<WrittenEtcd> for Etcd {
+    fn from(written: WrittenEtcd) -> Self {
+        // kubeadm refuses both at `init`; where both got in, `local` decides as in its phases.
+        match (written.local, written.external) {
+            (None, Some(external)) => Self::External(external),
+            (local, _) => Self::Local(local.unwrap_or_default()),
+        }
+    }
+}
+
+/// `etcd.local`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LocalEtcd {
+    /// Empty: the cluster's.
+    pub image_repository: String,
+    /// Empty: kubeadm's for the version.
+    pub image_tag: String,
+    /// Default `/var/lib/etcd`. Checked: see `join::cluster_paths`.
+    #[serde(deserialize_with = "etcd_data_dir")]
+    pub data_dir: String,
+    /// Follow the defaults, in this order; a default of the same name is dropped.
+    pub extra_args: Vec<Arg>,
+    /// `core/v1` EnvVar, as written.
+    pub extra_envs: Vec<serde_json::Value>,
+    /// Further names of the serving certificate.
+    #[serde(rename = "serverCertSANs")]
+    pub server_cert_sans: Vec<String>,
+    /// Further names of the peer certificate.
+    #[serde(rename = "peerCertSANs")]
+    pub peer_cert_sans: Vec<String>,
+}
+
+impl Default for LocalEtcd {
+    fn default() -> Self {
+        Self {
+            image_repository: String::new(),
+            image_tag: String::new(),
+            data_dir: "/var/lib/etcd".into(),
+            extra_args: Vec::new(),
+            extra_envs: Vec::new(),
+            server_cert_sans: Vec::new(),
+            peer_cert_sans: Vec::new(),
+        }
+    }
+}
+
+/// `etcd.external`. Files are on the machine, or come from the Secret `kubeadm-certs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExternalEtcd {
+    /// URLs.
+    pub endpoints: Vec<String>,
+    /// Path; may be empty.
+    pub ca_file: String,
+    /// As above.
+    pub cert_file: String,
+    /// As above.
+    pub key_file: String,
+}
+
+/// `dns`, `proxy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Addon {
+    /// Empty: the cluster's.
+    pub image_repository: String,
+    /// Empty: kubeadm's for the version.
+    pub image_tag: String,
+    /// Whether kubeadm leaves it to others.
+    pub disabled: bool,
+}
+
+/// `encryptionAlgorithm`: the keys that kubeadm generates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum EncryptionAlgorithm {
+    /// `RSA-2048`, also where nothing is written.
+    #[default]
+    #[serde(rename = "RSA-2048", alias = "")]
+    Rsa2048,
+    /// `RSA-3072`.
+    #[serde(rename = "RSA-3072")]
+    Rsa3072,
+    /// `RSA-4096`.
+    #[serde(rename = "RSA-4096")]
+    Rsa4096,
+    /// `ECDSA-P256`.
+    #[serde(rename = "ECDSA-P256")]
+    EcdsaP256,
+    /// `ECDSA-P384`.
+    #[serde(rename = "ECDSA-P384")]
+    EcdsaP384,
+}
+
+/// A text where an empty one counts as unset, as in Go, whose type has no pointer there.
+fn filled<'de, D: Deserializer<'de>>(deserializer: D, default: &str) -> Result<String, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(if text.is_empty() { default.to_owned() } else { text })
+}
+
+fn cluster_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "kubernetes")
+}
+
+fn certificates_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "/etc/kubernetes/pki")
+}
+
+fn image_repository<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "registry.k8s.io")
+}
+
+fn service_subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "10.96.0.0/12")
+}
+
+fn dns_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "cluster.local")
+}
+
+fn etcd_data_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    filled(deserializer, "/var/lib/etcd")
+}
+
+fn go_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::config::go_duration(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no duration")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_has_kubeadms_default() {
+        let read: ControlPlaneConfiguration = serde_json::from_value(json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "ClusterConfiguration",
+            "kubernetesVersion": "v1.37.2",
+            "clusterName": "",
+            "networking": {"dnsDomain": ""},
+            "apiServer": {},
+        }))
+        .unwrap();
+        let default = ControlPlaneConfiguration { kubernetes_version: "v1.37.2".into(), ..Default::default() };
+        assert_eq!(read, default);
+    }
+
+    #[test]
+    fn every_field_that_a_join_follows_is_read() {
+        let read: ControlPlaneConfiguration = serde_json::from_value(json!({
+            "certificateValidityPeriod": "48h0m0s",
+            "encryptionAlgorithm": "ECDSA-P384",
+            "apiServer": {
+                "certSANs": ["a.example"],
+                "extraArgs": [{"name": "v", "value": "4"}],
+                "extraVolumes": [{"name": "audit", "hostPath": "/a", "mountPath": "/b", "readOnly": true, "pathType": "File"}],
+                "extraEnvs": [{"name": "A", "value": "1"}],
+            },
+            "etcd": {"local": {"dataDir": "", "serverCertSANs": ["s"], "peerCertSANs": ["p"]}},
+        }))
+        .unwrap();
+        assert_eq!(read.certificate_validity_period, Duration::from_secs(48 * 3600));
+        assert_eq!(read.encryption_algorithm, EncryptionAlgorithm::EcdsaP384);
+        assert_eq!(read.api_server.cert_sans, ["a.example"]);
+        assert_eq!(read.api_server.component.extra_args[0].value, "4");
+        assert!(read.api_server.component.extra_volumes[0].read_only);
+        let Etcd::Local(etcd) = read.etcd else { panic!("stacked") };
+        assert_eq!(
+            (&*etcd.data_dir, &*etcd.server_cert_sans[0], &*etcd.peer_cert_sans[0]),
+            ("/var/lib/etcd", "s", "p")
+        );
+    }
+
+    #[test]
+    fn an_external_etcd_is_one_without_a_local_one() {
+        let external = json!({"etcd": {"external": {"endpoints": ["https://e:2379"], "caFile": "/ca"}}});
+        let read: ControlPlaneConfiguration = serde_json::from_value(external).unwrap();
+        assert!(matches!(read.etcd, Etcd::External(etcd) if etcd.ca_file == "/ca"));
+    }
+}
