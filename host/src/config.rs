@@ -33,7 +33,7 @@ pub use join::join_settings;
 pub use join_plugins::{
     PluginFlag, check_plugin_name, configured_plugins, grants_of_flags, locked_name, sandbox_plugins,
 };
-pub use phases::{Command, PHASES, PhaseName};
+pub use phases::{Command, PHASES, Part, PhaseName, Roles};
 pub use policy::load as policy;
 pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
 pub use yaml::Place;

@@ -210,3 +210,25 @@ fn help_shows_no_value_of_the_environment() {
     let help = mortise(&["join", "--help"], &[("MORTISE_TOKEN", "canary"), ("MORTISE_DISCOVERY_TOKEN", "canary")]);
     assert!(help.stdout.contains("MORTISE_DISCOVERY_TOKEN") && !help.stdout.contains("canary"));
 }
+
+#[test]
+fn a_join_that_cannot_begin_leaves_its_result_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().to_str().unwrap();
+    let plugin = root.path().join("none.wasm");
+    let words = ["join", "api.example:6443", "--token", "abcdef.0123456789abcdef", "--root", path, "--plugin"];
+    let unsafe_skip = "--discovery-token-unsafe-skip-ca-verification";
+    let socket = ["--cri-socket", "unix:///run/none.sock", "--node-name", "n1"];
+    let words = [&words[..], &[plugin.to_str().unwrap(), unsafe_skip], &socket].concat();
+    let run = mortise(&words, &[]);
+    assert_ne!(run.status, 0, "{}", run.stderr);
+    assert_eq!(entries(root.path()), ["run"]);
+    let result = std::fs::read(root.path().join("run/mortise/result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!((&result["outcome"], &result["nodeName"]), (&"failed".into(), &"n1".into()));
+    assert_eq!(result["error"]["exitCode"], run.status);
+    // Whoever only looks changes nothing.
+    std::fs::remove_dir_all(root.path().join("run")).unwrap();
+    mortise(&[&words[..], &["--dry-run"]].concat(), &[]);
+    assert!(entries(root.path()).is_empty());
+}

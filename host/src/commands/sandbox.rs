@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Extent, check_context, host_settings, run};
+use super::{Asked, Extent, check_context, finish, host_settings};
 use crate::cli::{Facts as FactsFrom, SandboxJoinArgs};
 use crate::config::{self, Environment, IgnoredChecks, sandbox_plugins};
 use crate::cri;
 use crate::error::Failure;
 use crate::facts::{HostFacts, HostSettings, Ownership};
 use crate::join::JoinContext;
+use crate::join::run::Run;
 use crate::journal::{Header, Journal, Record};
 use crate::node::Node;
 use crate::output::{Event, Format, Reporter};
@@ -63,7 +64,8 @@ pub async fn sandbox_join(
     let journal = Arc::new(Journal::open(sandbox.root(), Header::of(&settings))?);
     let node = Node::new(sandbox.root().to_owned(), sandbox.machine(), journal);
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };
-    run(cx, plugins, Extent::Everything).await?;
+    let asked = Asked::of(&cx.settings, Extent::Everything);
+    finish(&mut Run::new(cx, plugins), asked, reporter).await?;
     show(&sandbox, reporter).await
 }
 

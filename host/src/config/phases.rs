@@ -1,6 +1,7 @@
 //! The names of the phases: kubeadm's, with its meaning, and ours beside them.
 //!
-//! `--skip-phases`, `skipPhases` and `mortise join phase …` know exactly these. What a phase does is [`crate::join`]'s.
+//! `--skip-phases`, `skipPhases` and `mortise join phase …` know exactly these. An entry says who runs the phase and which
+//! part of a join it is; [`crate::join::run`] has an arm for each part.
 
 use super::error::Fault;
 
@@ -20,6 +21,34 @@ pub struct PhaseName {
     pub summary: &'static str,
     /// Whether `join phase` has a command for it.
     pub command: Command,
+    /// Who runs it.
+    pub roles: Roles,
+    /// What it does; none for a parent, whose children do it.
+    pub part: Option<Part>,
+}
+
+/// Who runs a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roles {
+    /// Workers and control planes.
+    Both,
+    /// On a worker it does nothing, as in kubeadm.
+    ControlPlane,
+}
+
+/// What a phase does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The checks of the machine, then those that need the cluster.
+    Preflight,
+    /// Finds the cluster and proves it.
+    Discovery,
+    /// The kubelet's certificate.
+    TlsBootstrap,
+    /// The kubelet's files and its start.
+    KubeletStart,
+    /// Until the kubelet is healthy and knows the cluster.
+    KubeletWait,
 }
 
 impl PhaseName {
@@ -45,8 +74,12 @@ pub enum Command {
     Hidden,
 }
 
-const fn phase(id: &'static str, summary: &'static str, command: Command) -> PhaseName {
-    PhaseName { id, summary, command }
+const fn both(id: &'static str, summary: &'static str, command: Command, part: Part) -> PhaseName {
+    PhaseName { id, summary, command, roles: Roles::Both, part: Some(part) }
+}
+
+const fn control_plane(id: &'static str, summary: &'static str, command: Command) -> PhaseName {
+    PhaseName { id, summary, command, roles: Roles::ControlPlane, part: None }
 }
 
 const fn alone(flags: Flags) -> Command {
@@ -59,39 +92,49 @@ const fn without_endpoint(flags: Flags) -> Command {
 
 /// Every phase, in the order of a join. `discovery` and `tls-bootstrap` are ours, the others kubeadm's.
 pub const PHASES: &[PhaseName] = &[
-    phase("preflight", "Run join pre-flight checks", alone("XDABCKNRIG")),
-    phase("discovery", "Find the cluster and establish trust in it", alone("XD")),
-    phase("control-plane-prepare", "Prepare the machine for serving a control plane", Command::Parent),
-    phase("control-plane-prepare/all", "Prepare the machine for serving a control plane", alone("XDABCKNP")),
-    phase(
+    both("preflight", "Run join pre-flight checks", alone("XDABCKNRIG"), Part::Preflight),
+    both("discovery", "Find the cluster and establish trust in it", alone("XD"), Part::Discovery),
+    control_plane("control-plane-prepare", "Prepare the machine for serving a control plane", Command::Parent),
+    control_plane("control-plane-prepare/all", "Prepare the machine for serving a control plane", alone("XDABCKNP")),
+    control_plane(
         "control-plane-prepare/download-certs",
         "Download certificates shared among control-plane nodes from the kubeadm-certs Secret",
         alone("XDCK"),
     ),
-    phase(
+    control_plane(
         "control-plane-prepare/certs",
         "Generate the certificates for the new control plane components",
         alone("XDACN"),
     ),
-    phase(
+    control_plane(
         "control-plane-prepare/kubeconfig",
         "Generate the kubeconfig for the new control plane components",
         alone("XDCK"),
     ),
-    phase(
+    control_plane(
         "control-plane-prepare/control-plane",
         "Generate the manifests for the new control plane components",
         without_endpoint("XABCP"),
     ),
-    phase("check-etcd", "Check the health of the etcd cluster", Command::Hidden),
-    phase("tls-bootstrap", "Trade the bootstrap token for the kubelet's client certificate", alone("XDNT")),
-    phase("kubelet-start", "Write kubelet settings, certificates and (re)start the kubelet", alone("XDNRPT")),
-    phase("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACNP")),
-    phase("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", alone("XR")),
-    phase("control-plane-join", "Join a machine as a control plane instance", Command::Parent),
-    phase("control-plane-join/all", "Join a machine as a control plane instance", without_endpoint("XACNP")),
-    phase("control-plane-join/mark-control-plane", "Mark a node as a control plane", without_endpoint("XCN")),
-    phase("wait-control-plane", "Wait for the control plane to start", alone("")),
+    control_plane("check-etcd", "Check the health of the etcd cluster", Command::Hidden),
+    both(
+        "tls-bootstrap",
+        "Trade the bootstrap token for the kubelet's client certificate",
+        alone("XDNT"),
+        Part::TlsBootstrap,
+    ),
+    both(
+        "kubelet-start",
+        "Write kubelet settings, certificates and (re)start the kubelet",
+        alone("XDNRPT"),
+        Part::KubeletStart,
+    ),
+    control_plane("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACNP")),
+    both("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", alone("XR"), Part::KubeletWait),
+    control_plane("control-plane-join", "Join a machine as a control plane instance", Command::Parent),
+    control_plane("control-plane-join/all", "Join a machine as a control plane instance", without_endpoint("XACNP")),
+    control_plane("control-plane-join/mark-control-plane", "Mark a node as a control plane", without_endpoint("XCN")),
+    control_plane("wait-control-plane", "Wait for the control plane to start", alone("")),
 ];
 
 /// The phase of this exact name.

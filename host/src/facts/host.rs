@@ -66,7 +66,12 @@ impl HostFacts {
 
     /// Starts on the slow facts, so that they are there when the first check asks. Nobody has to wait for it.
     pub fn warm_up(self: &Arc<Self>) {
-        let slow = [FactRequest::Executable { name: "kubelet".into() }, FactRequest::ContainerRuntime];
+        let kubelet = || "kubelet".to_owned();
+        let slow = [
+            FactRequest::Executable { name: kubelet() },
+            FactRequest::ContainerRuntime,
+            FactRequest::Unit { name: kubelet() },
+        ];
         for request in slow {
             let facts = self.clone();
             // The answer is in the snapshot; an error is for whoever asks.

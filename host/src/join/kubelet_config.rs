@@ -13,7 +13,7 @@ use crate::cri::CriError;
 use crate::error::{Diagnose, ExitCode};
 use crate::join::node_lookup::kubelet_node_name;
 use crate::join::{ClusterConfiguration, JoinContext};
-use crate::node::NodeError;
+use crate::node::{Node, NodeError};
 use crate::patches::{self, PatchError, Patches, Target};
 use crate::yaml;
 
@@ -45,18 +45,22 @@ pub fn instance_config(socket: &str) -> String {
     format!("containerRuntimeEndpoint: {}\n", go::quote(socket))
 }
 
-/// The text of `config.yaml`.
+/// Whether systemd-resolved runs. Without an init system, nothing is known to resolve names.
+pub async fn resolves_by_systemd(node: &Node) -> bool {
+    node.machine().unit_state(SYSTEMD_RESOLVED).await.is_ok_and(|state| state.active)
+}
+
+/// The text of `config.yaml`. `resolved`: see [`resolves_by_systemd`].
 ///
 /// # Errors
 ///
 /// [`KubeletConfigError`].
-pub async fn config(
+pub fn config(
     cluster: &ClusterConfiguration,
     socket: &str,
+    resolved: bool,
     cx: &JoinContext,
 ) -> Result<String, KubeletConfigError> {
-    // Without an init system, nothing is known to resolve names.
-    let resolved = cx.node.machine().unit_state(SYSTEMD_RESOLVED).await.is_ok_and(|state| state.active);
     let mut tree = cluster.kubelet.clone();
     if resolved && tree.get("resolvConf").is_none_or(Value::is_null) {
         tree["resolvConf"] = json!(SYSTEMD_RESOLVED_FILE);

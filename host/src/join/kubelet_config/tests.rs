@@ -26,7 +26,7 @@ fn context() -> (tempfile::TempDir, JoinContext) {
 async fn writes_the_clusters_configuration_as_kubeadm_does() {
     let (_directory, cx) = context();
     let tree: Value = serde_saphyr::from_str(KUBEADM).unwrap();
-    let text = config(&cluster(tree), "unix:///run/x.sock", &cx).await.unwrap();
+    let text = config(&cluster(tree), "unix:///run/x.sock", false, &cx).unwrap();
     let endpoint = "containerRuntimeEndpoint: ";
     assert_eq!(text, KUBEADM.replace(&format!("{endpoint}\"\""), &format!("{endpoint}unix:///run/x.sock")));
 }
@@ -43,7 +43,7 @@ async fn keeps_unknown_keys_and_lets_no_patch_win_over_the_runtime_socket() {
     .unwrap();
     let cx = cx.with(|settings| settings.patches = Some(patches));
     let cluster = cluster(json!({"b": {"new": true}, "maxPods": 10}));
-    let text = config(&cluster, "unix:///run/x.sock", &cx).await.unwrap();
+    let text = config(&cluster, "unix:///run/x.sock", false, &cx).unwrap();
     assert_eq!(
         text,
         "b:\n  new: true\ncontainerRuntimeEndpoint: unix:///run/x.sock\nhealthzBindAddress: ::1\nhealthzPort: 1\nmaxPods: 50\n"
