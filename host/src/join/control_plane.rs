@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
+pub mod certs;
 pub mod configuration;
+pub mod download_certs;
+pub mod endpoint;
+pub mod kubeconfig;
+pub mod readiness;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -254,6 +254,19 @@ pub enum EncryptionAlgorithm {
     EcdsaP384,
 }
 
+impl EncryptionAlgorithm {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rsa2048 => "RSA-2048",
+            Self::Rsa3072 => "RSA-3072",
+            Self::Rsa4096 => "RSA-4096",
+            Self::EcdsaP256 => "ECDSA-P256",
+            Self::EcdsaP384 => "ECDSA-P384",
+        }
+    }
+}
+
 /// A text where an empty one counts as unset, as in Go, whose type has no pointer there.
 fn filled<'de, D: Deserializer<'de>>(deserializer: D, default: &str) -> Result<String, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
