@@ -6,6 +6,8 @@ pub mod certs;
 pub mod configuration;
 pub mod download_certs;
 pub mod endpoint;
+#[cfg(test)]
+mod fixture;
 pub mod kubeconfig;
 pub mod readiness;
 

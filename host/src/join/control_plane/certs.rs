@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use secrecy::{ExposeSecret as _, SecretString};
+
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
 use crate::join::JoinContext;
-use crate::node::Node;
 use crate::output::Step;
 use crate::pki::pem_block;
 
@@ -66,24 +67,18 @@ pub async fn write(
         not_before: now - BACKDATE_SECONDS,
         not_after: now.saturating_add(seconds(configuration.certificate_validity_period)),
     };
-    for Work { ca, authority, leaves } in work {
-        let step = cx.reporter.step(PHASE, format!("issue the certificates of CA `{ca}`"));
-        let Some(authority) = authority else {
-            let checked = leaves.iter().map(|(leaf, _)| leaf.file).collect::<Vec<_>>().join(", ");
-            step.skipped(format!("its key is not on this machine; {checked} of yours are in order"));
-            continue;
-        };
-        let mut made = Vec::new();
-        for (leaf, state) in &leaves {
-            let key = match state {
-                State::There => continue,
-                State::Wanted(Some(key)) => key,
-                State::Wanted(None) => &keys.next().expect("as many keys were made as are wanted"),
-            };
-            issue(leaf, &authority, validity, key, configuration, &cx.node)?;
-            made.push(described(leaf));
+    let mut issued = Vec::new();
+    for work in &work {
+        issued.push(issue(work, validity, &mut keys, configuration)?);
+    }
+    for (work, issued) in work.iter().zip(issued) {
+        let step = cx.reporter.step(PHASE, format!("write the certificates of CA `{}`", work.ca));
+        // Key first: a key without certificate is one that the next run goes on with.
+        for Issued { paths: (certificate_path, key_path), certificate_pem, key_pem } in issued {
+            cx.node.ensure_file(&key_path, key_pem.expose_secret().as_bytes(), 0o600)?;
+            cx.node.ensure_file(&certificate_path, certificate_pem.as_bytes(), 0o644)?;
         }
-        end(step, &made, &leaves);
+        end(step, work);
     }
     let step = cx.reporter.step(PHASE, "check the service account key");
     match public_key {
@@ -190,22 +185,37 @@ async fn make_keys(
     Ok(keys)
 }
 
-/// Key first: a key without certificate is one that the next run goes on with.
+/// A certificate with its key, ready to be written.
+struct Issued {
+    /// Certificate and key.
+    paths: (PathBuf, PathBuf),
+    certificate_pem: String,
+    key_pem: SecretString,
+}
+
 fn issue(
-    leaf: &Leaf,
-    authority: &Authority,
+    work: &Work,
     validity: Validity,
-    key: &PrivateKey,
+    keys: &mut impl Iterator<Item = PrivateKey>,
     configuration: &ControlPlaneConfiguration,
-    node: &Node,
-) -> Result<(), CertsError> {
-    use secrecy::ExposeSecret as _;
-    let certificate = authority.issue(&leaf.subject, validity, key);
-    let certificate = certificate.map_err(|source| CertsError::Issue { name: leaf.file.to_owned(), source })?;
-    let (certificate_path, key_path) = paths(configuration, leaf.file);
-    node.ensure_file(&key_path, key.to_pem()?.expose_secret().as_bytes(), 0o600)?;
-    node.ensure_file(&certificate_path, pem_block("CERTIFICATE", &certificate).as_bytes(), 0o644)?;
-    Ok(())
+) -> Result<Vec<Issued>, CertsError> {
+    let Some(authority) = &work.authority else { return Ok(Vec::new()) };
+    let mut issued = Vec::new();
+    for (leaf, state) in &work.leaves {
+        let key = match state {
+            State::There => continue,
+            State::Wanted(Some(key)) => key,
+            State::Wanted(None) => &keys.next().expect("as many keys were made as are wanted"),
+        };
+        let certificate = authority.issue(&leaf.subject, validity, key);
+        let certificate = certificate.map_err(|source| CertsError::Issue { name: leaf.file.to_owned(), source })?;
+        issued.push(Issued {
+            paths: paths(configuration, leaf.file),
+            certificate_pem: pem_block("CERTIFICATE", &certificate),
+            key_pem: key.to_pem()?,
+        });
+    }
+    Ok(issued)
 }
 
 fn described(leaf: &Leaf) -> String {
@@ -213,13 +223,17 @@ fn described(leaf: &Leaf) -> String {
     if *names == Names::default() { leaf.file.to_owned() } else { format!("{} for {}", leaf.file, names.shown()) }
 }
 
-fn end(step: Step, made: &[String], leaves: &[(Leaf, State)]) {
-    let kept = leaves.iter().filter(|(_, state)| matches!(state, State::There)).map(|(leaf, _)| leaf.file);
+fn end(step: Step, work: &Work) {
+    let is_there = |state: &State| matches!(state, State::There);
+    let kept = work.leaves.iter().filter(|(_, state)| is_there(state)).map(|(leaf, _)| leaf.file);
     let kept = kept.collect::<Vec<_>>().join(", ");
-    match (made, &*kept) {
-        ([], _) => step.unchanged(format!("{kept} are there and in order")),
-        (_, "") => step.done(made.join("; ")),
-        _ => step.done(format!("{}; {kept} were there and are in order", made.join("; "))),
+    let made = work.leaves.iter().filter(|(_, state)| !is_there(state)).map(|(leaf, _)| described(leaf));
+    let made = made.collect::<Vec<_>>().join("; ");
+    match (&work.authority, &*made, &*kept) {
+        (None, _, _) => step.skipped(format!("its key is not on this machine; {kept} are there and in order")),
+        (_, "", _) => step.unchanged(format!("{kept} are there and in order")),
+        (_, _, "") => step.done(made),
+        _ => step.done(format!("{made}; {kept} were there and are in order")),
     }
 }
 
@@ -237,3 +251,6 @@ pub(super) fn now_seconds() -> i64 {
 pub(super) fn seconds(period: std::time::Duration) -> i64 {
     i64::try_from(period.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,7 +216,7 @@ fn missing_names(der: &[u8], expected: &Names) -> Names {
 }
 
 /// Whether a name of a certificate holds for a host, as in Go: `*` stands for the whole of the first label.
-fn matches_name(pattern: &str, host: &str) -> bool {
+pub(super) fn matches_name(pattern: &str, host: &str) -> bool {
     if pattern.eq_ignore_ascii_case(host) {
         return true;
     }
