@@ -49,12 +49,37 @@ pub enum Part {
     KubeletStart,
     /// Until the kubelet is healthy and knows the cluster.
     KubeletWait,
+    /// All children of `control-plane-prepare`, as one command.
+    PrepareAll,
+    /// The files that control planes share.
+    DownloadCerts,
+    /// Certificates of the components.
+    Certs,
+    /// Kubeconfigs of the administrator and the components.
+    Kubeconfig,
+    /// Manifests of the static Pods, not seen by the kubelet yet.
+    Manifests,
+    /// Whether etcd can take a member.
+    CheckEtcd,
+    /// The etcd member.
+    EtcdJoin,
+    /// The static Pods, seen by the kubelet.
+    Publish,
+    /// Labels and taints.
+    Mark,
+    /// Until the components are healthy.
+    WaitControlPlane,
 }
 
 impl PhaseName {
     /// Whether the phase, run alone, looks for the cluster itself. The others may use what a discovery left behind.
     pub(super) fn needs_discovery(&self) -> bool {
         matches!(self.id, "preflight" | "discovery")
+    }
+
+    /// Whether it stands only for others of the list, which a whole join runs themselves.
+    pub fn is_summary(&self) -> bool {
+        self.part.is_none() || self.id.ends_with("/all")
     }
 }
 
@@ -78,8 +103,12 @@ const fn both(id: &'static str, summary: &'static str, command: Command, part: P
     PhaseName { id, summary, command, roles: Roles::Both, part: Some(part) }
 }
 
-const fn control_plane(id: &'static str, summary: &'static str, command: Command) -> PhaseName {
-    PhaseName { id, summary, command, roles: Roles::ControlPlane, part: None }
+const fn control_plane(id: &'static str, summary: &'static str, command: Command, part: Part) -> PhaseName {
+    PhaseName { id, summary, command, roles: Roles::ControlPlane, part: Some(part) }
+}
+
+const fn parent(id: &'static str, summary: &'static str) -> PhaseName {
+    PhaseName { id, summary, command: Command::Parent, roles: Roles::ControlPlane, part: None }
 }
 
 const fn alone(flags: Flags) -> Command {
@@ -90,33 +119,42 @@ const fn without_endpoint(flags: Flags) -> Command {
     Command::Alone { flags, endpoint: false }
 }
 
-/// Every phase, in the order of a join. `discovery` and `tls-bootstrap` are ours, the others kubeadm's.
+/// Every phase, in the order of a join. `discovery`, `tls-bootstrap` and `publish` are ours, the others kubeadm's.
 pub const PHASES: &[PhaseName] = &[
     both("preflight", "Run join pre-flight checks", alone("XDABCKNRIG"), Part::Preflight),
     both("discovery", "Find the cluster and establish trust in it", alone("XD"), Part::Discovery),
-    control_plane("control-plane-prepare", "Prepare the machine for serving a control plane", Command::Parent),
-    control_plane("control-plane-prepare/all", "Prepare the machine for serving a control plane", alone("XDABCKNP")),
+    parent("control-plane-prepare", "Prepare the machine for serving a control plane"),
+    control_plane(
+        "control-plane-prepare/all",
+        "Prepare the machine for serving a control plane",
+        alone("XDABCKNP"),
+        Part::PrepareAll,
+    ),
     control_plane(
         "control-plane-prepare/download-certs",
         "Download certificates shared among control-plane nodes from the kubeadm-certs Secret",
         alone("XDCK"),
+        Part::DownloadCerts,
     ),
     control_plane(
         "control-plane-prepare/certs",
         "Generate the certificates for the new control plane components",
         alone("XDACN"),
+        Part::Certs,
     ),
     control_plane(
         "control-plane-prepare/kubeconfig",
         "Generate the kubeconfig for the new control plane components",
         alone("XDCK"),
+        Part::Kubeconfig,
     ),
     control_plane(
         "control-plane-prepare/control-plane",
         "Generate the manifests for the new control plane components",
         without_endpoint("XABCP"),
+        Part::Manifests,
     ),
-    control_plane("check-etcd", "Check the health of the etcd cluster", Command::Hidden),
+    control_plane("check-etcd", "Check the health of the etcd cluster", Command::Hidden, Part::CheckEtcd),
     both(
         "tls-bootstrap",
         "Trade the bootstrap token for the kubelet's client certificate",
@@ -129,12 +167,28 @@ pub const PHASES: &[PhaseName] = &[
         alone("XDNRPT"),
         Part::KubeletStart,
     ),
-    control_plane("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACENP")),
+    control_plane("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACENP"), Part::EtcdJoin),
+    control_plane(
+        "publish",
+        "Start the control plane components, each when it has what it needs",
+        without_endpoint("XABCNP"),
+        Part::Publish,
+    ),
     both("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", alone("XR"), Part::KubeletWait),
-    control_plane("control-plane-join", "Join a machine as a control plane instance", Command::Parent),
-    control_plane("control-plane-join/all", "Join a machine as a control plane instance", without_endpoint("XACNP")),
-    control_plane("control-plane-join/mark-control-plane", "Mark a node as a control plane", without_endpoint("XCN")),
-    control_plane("wait-control-plane", "Wait for the control plane to start", alone("")),
+    parent("control-plane-join", "Join a machine as a control plane instance"),
+    control_plane(
+        "control-plane-join/all",
+        "Join a machine as a control plane instance",
+        without_endpoint("XACNP"),
+        Part::Mark,
+    ),
+    control_plane(
+        "control-plane-join/mark-control-plane",
+        "Mark a node as a control plane",
+        without_endpoint("XCN"),
+        Part::Mark,
+    ),
+    control_plane("wait-control-plane", "Wait for the control plane to start", alone("XABCN"), Part::WaitControlPlane),
 ];
 
 /// The phase of this exact name.

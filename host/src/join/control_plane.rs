@@ -2,13 +2,17 @@
 
 use std::net::IpAddr;
 
+pub mod admin;
 pub mod certs;
+pub mod components;
 pub mod configuration;
 pub mod download_certs;
 pub mod endpoint;
 #[cfg(test)]
 mod fixture;
+pub mod handover;
 pub mod kubeconfig;
+pub mod mark;
 pub mod readiness;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.

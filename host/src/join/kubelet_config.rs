@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::config::JoinSettings;
 use crate::cri::CriError;
 use crate::error::{Diagnose, ExitCode};
+use crate::join::control_plane::mark;
 use crate::join::node_lookup::kubelet_node_name;
 use crate::join::{ClusterConfiguration, JoinContext};
 use crate::node::{Node, NodeError};
@@ -118,25 +119,42 @@ fn patches(cx: &JoinContext) -> Result<Patches, PatchError> {
     cx.settings.patches.as_deref().map_or_else(|| Ok(Patches::default()), Patches::load)
 }
 
+/// With which flags a kubelet starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// kubeadm's, which stay.
+    Lasting,
+    /// Those of a control plane's first start, with which the Node is registered with its taints and out of the reach of
+    /// load balancers: kubeadm adds both later, and until then workloads may land there.
+    Registering,
+}
+
 /// The text of `kubeadm-flags.env`.
 ///
 /// Ours by name, then the operator's in the order given; one of ours goes where the operator has the same.
-pub fn flags(settings: &JoinSettings, hostname: &str) -> String {
+pub fn flags(settings: &JoinSettings, hostname: &str, start: Start) -> String {
     let node = &settings.node;
     let mut ours = Vec::new();
     let name = kubelet_node_name(settings);
     if name != hostname {
         ours.push(("hostname-override", name.to_owned()));
     }
-    // A worker without a word about taints has none.
-    let taints: Vec<String> = node.taints.iter().flatten().map(taint).collect();
+    let taints = match (&settings.control_plane, start) {
+        // A worker without a word about taints has none.
+        (None, _) => node.taints.clone().unwrap_or_default(),
+        (Some(_), Start::Registering) => mark::taints(node.taints.as_deref()),
+        (Some(_), Start::Lasting) => Vec::new(),
+    };
     if !taints.is_empty() {
-        ours.push(("register-with-taints", taints.join(",")));
+        ours.push(("register-with-taints", taints.iter().map(taint).collect::<Vec<_>>().join(",")));
     }
     let ours = ours.into_iter().filter(|(name, _)| node.kubelet_extra_args.iter().all(|arg| arg.name != *name));
     let ours = ours.map(|(name, value)| format!("--{name}={value}"));
     let theirs = node.kubelet_extra_args.iter().map(|arg| format!("--{}={}", arg.name, arg.value));
-    let all: Vec<String> = ours.chain(theirs).collect();
+    // Repeated, this flag adds to the operator's.
+    let excluded = (settings.control_plane.is_some() && start == Start::Registering)
+        .then(|| format!("--node-labels={}=", mark::EXCLUDE_LABEL));
+    let all: Vec<String> = ours.chain(theirs).chain(excluded).collect();
     format!("KUBELET_KUBEADM_ARGS={}\n", go::quote(&all.join(" ")))
 }
 

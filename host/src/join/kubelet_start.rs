@@ -8,7 +8,7 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
-use super::kubelet_config::{self, KubeletConfigError};
+use super::kubelet_config::{self, KubeletConfigError, Start};
 use super::{Access, ClusterConfiguration, JoinContext};
 use crate::error::{Diagnose, ExitCode};
 use crate::journal::{Effect, Record, State};
@@ -161,14 +161,14 @@ pub fn write_config(cluster: &ClusterConfiguration, resolved: bool, cx: &JoinCon
     Ok(())
 }
 
-/// Writes `kubeadm-flags.env`.
+/// Writes `kubeadm-flags.env`. A control plane's kubelet that has not registered its Node yet does so with taints.
 ///
 /// # Errors
 ///
 /// [`KubeletStartError::Node`].
-pub fn write_flags(cx: &JoinContext) -> Result<(), KubeletStartError> {
+pub fn write_flags(start: Start, cx: &JoinContext) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "write the kubelet's flags");
-    let text = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?);
+    let text = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?, start);
     let change = cx.node.ensure_file(Path::new(FLAGS), text.as_bytes(), 0o644)?;
     end(step, change, &[FLAGS]);
     Ok(())

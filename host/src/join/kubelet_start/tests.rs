@@ -32,7 +32,7 @@ fn context(machine: StubMachine) -> (tempfile::TempDir, Arc<StubMachine>, JoinCo
 
 async fn write_all(cx: &JoinContext) {
     write_config(&cluster(), kubelet_config::resolves_by_systemd(&cx.node).await, cx).unwrap();
-    write_flags(cx).unwrap();
+    write_flags(Start::Lasting, cx).unwrap();
 }
 
 fn mode(path: PathBuf) -> u32 {
