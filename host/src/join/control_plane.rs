@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 pub mod configuration;
+pub mod images;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
