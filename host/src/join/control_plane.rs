@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 pub mod configuration;
 pub mod images;
+pub mod manifests;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
