@@ -14,6 +14,8 @@ pub mod handover;
 pub mod kubeconfig;
 pub mod mark;
 pub mod readiness;
+pub mod images;
+pub mod manifests;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
