@@ -8,6 +8,7 @@ pub mod download_certs;
 pub mod endpoint;
 #[cfg(test)]
 mod fixture;
+pub mod images;
 pub mod kubeconfig;
 pub mod readiness;
 
