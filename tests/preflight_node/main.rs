@@ -133,7 +133,7 @@ fn this_machine() -> Arc<HostFacts> {
         node_name: "localhost".into(),
         cri_socket: "unix:///var/run/containerd/containerd.sock".into(),
         environment: Environment { variables: std::env::vars().collect() },
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: vec!["abcdef.0123456789abcdef".into()],
         root: "/".into(),
         launcher: launcher(),

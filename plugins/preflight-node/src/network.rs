@@ -1,5 +1,7 @@
 //! The node's name, the way to the API server, and forwarding.
 
+use std::net::Ipv6Addr;
+
 use crate::bindings::exports::mortise::preflight::check::{Finding, Report};
 use crate::bindings::mortise::host::types::Error;
 use crate::report::words;
@@ -53,17 +55,61 @@ pub fn probe_url(endpoint_host: &str) -> String {
     }
 }
 
-/// `HTTPProxy`: the API server is usually meant to be reached directly.
-pub fn judge_proxy(endpoint_host: &str, proxy: Option<&str>) -> Report {
+/// `HTTPProxy`: an API server is usually meant to be reached directly.
+pub fn judge_proxy(report: Report, endpoint_host: &str, proxy: Option<&str>) -> Report {
     let url = probe_url(endpoint_host);
-    let Some(proxy) = proxy else { return Report::passed().seen(&url, "no proxy") };
-    Report::of(
+    let Some(proxy) = proxy else { return report.seen(&url, "no proxy") };
+    report.with(
         Finding::warning(format_args!(
             "connection to \"{url}\" uses proxy \"{proxy}\"; if that is not intended, adjust your proxy settings"
         ))
         .seen("proxy", proxy)
         .remedy(format_args!("add `{endpoint_host}` to NO_PROXY, unless the proxy is wanted")),
     )
+}
+
+/// URL of a subnet's first address after that of the network, for which `HTTPProxyCIDR` asks; none: it is no subnet, or
+/// has no such address.
+pub fn first_address_url(cidr: &str) -> Option<String> {
+    let (address, length) = cidr.split_once('/')?;
+    let length: u32 = length.parse().ok()?;
+    if address.contains(':') {
+        let address: Ipv6Addr = address.parse().ok()?;
+        let first = u128::from(address) & !host_bits(128, length)? | 1;
+        return Some(format!("https://[{}]:1234/", Ipv6Addr::from(first)));
+    }
+    let mut octets = address.split('.').map(|octet| octet.parse::<u8>().ok());
+    let mut network = 0;
+    for _ in 0..4 {
+        network = network << 8 | u128::from(octets.next()??);
+    }
+    let first = network & !host_bits(32, length)? | 1;
+    let octet = |shift: u32| first >> shift & 255;
+    octets.next().is_none().then(|| format!("https://{}.{}.{}.{}:1234/", octet(24), octet(16), octet(8), octet(0)))
+}
+
+/// None: a subnet of this length has no second address.
+fn host_bits(width: u32, length: u32) -> Option<u128> {
+    let bits = width.checked_sub(length).filter(|bits| *bits > 0)?;
+    Some(1_u128.checked_shl(bits).map_or(u128::MAX, |end| end - 1))
+}
+
+/// `HTTPProxyCIDR`: Services and Pods are not behind a proxy. `proxy`: none where [`first_address_url`] is.
+pub fn judge_subnet(report: Report, cidr: &str, proxy: Option<&Option<String>>) -> Report {
+    match proxy {
+        None => report.with(Finding::error(format_args!("error parsing CIDR \"{cidr}\"")).remedy(
+            "`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows `networking`; mend it there",
+        )),
+        Some(None) => report.seen(cidr, "no proxy"),
+        Some(Some(proxy)) => report.with(
+            Finding::warning(format_args!(
+                "connection to \"{cidr}\" uses proxy \"{proxy}\". This may lead to malfunctional cluster setup. Make sure \
+                 that Pod and Services IP ranges specified correctly as exceptions in proxy configuration"
+            ))
+            .seen("proxy", proxy)
+            .remedy(format_args!("add `{cidr}` to NO_PROXY")),
+        ),
+    }
 }
 
 /// Which kernel parameter a node whose API server has this address needs.
@@ -160,8 +206,8 @@ mod tests {
 
     #[test]
     fn proxy_on_the_way_warns() {
-        assert_eq!(judge_proxy("api.example.com", None).told(), []);
-        let report = judge_proxy("2001:db8::1", Some("http://proxy:3128"));
+        assert_eq!(judge_proxy(Report::passed(), "api.example.com", None).told(), []);
+        let report = judge_proxy(Report::passed(), "2001:db8::1", Some("http://proxy:3128"));
         assert_eq!(report.findings[0].severity, Warning);
         assert_eq!(
             report.findings[0].message,
@@ -169,6 +215,38 @@ mod tests {
         );
         assert!(report.findings[0].remedy.as_ref().unwrap().starts_with("add `2001:db8::1` to NO_PROXY"));
         assert_eq!(probe_url("192.0.2.1"), "https://192.0.2.1");
+    }
+
+    #[test]
+    fn subnets_are_tried_at_the_address_after_that_of_the_network() {
+        for (cidr, url) in [
+            ("10.96.0.0/12", "https://10.96.0.1:1234/"),
+            ("10.111.5.9/12", "https://10.96.0.1:1234/"),
+            ("0.0.0.0/0", "https://0.0.0.1:1234/"),
+            ("192.0.2.6/31", "https://192.0.2.7:1234/"),
+            ("fd00:1::5/108", "https://[fd00:1::1]:1234/"),
+            ("::/0", "https://[::1]:1234/"),
+        ] {
+            assert_eq!(first_address_url(cidr).as_deref(), Some(url), "{cidr}");
+        }
+        for cidr in ["", "10.96.0.0", "10.96.0/12", "10.96.0.0.0/12", "10.96.0.256/12", "10.0.0.0/33", "10.0.0.0/32"] {
+            assert_eq!(first_address_url(cidr), None, "{cidr}");
+        }
+        for cidr in ["fd00::/129", "fd00::/128", "fd00:/64", "::1"] {
+            assert_eq!(first_address_url(cidr), None, "{cidr}");
+        }
+    }
+
+    #[test]
+    fn proxy_for_a_subnet_warns_and_a_bad_subnet_is_an_error() {
+        let judged = |proxy: Option<&Option<String>>| judge_subnet(Report::passed(), "10.96.0.0/12", proxy);
+        assert_eq!(judged(Some(&None)).told(), []);
+        assert_eq!(judged(None).told(), [(Fatal, "error parsing CIDR \"10.96.0.0/12\"")]);
+        let warned = judged(Some(&Some("http://proxy:3128".to_owned())));
+        assert_eq!(warned.findings[0].severity, Warning);
+        assert!(
+            warned.findings[0].message.starts_with("connection to \"10.96.0.0/12\" uses proxy \"http://proxy:3128\".")
+        );
     }
 
     #[test]
