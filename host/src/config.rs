@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::pki::Pin;
 use crate::token::BootstrapToken;
 
+mod control_plane;
 mod discovery_file;
 mod duration;
 mod endpoint;
@@ -27,6 +28,7 @@ mod reader;
 mod reset;
 mod yaml;
 
+pub use control_plane::{ControlPlaneSettings, DEFAULT_BIND_PORT};
 pub(crate) use duration::parse as go_duration;
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
@@ -56,6 +58,8 @@ pub struct JoinSettings {
     pub tls_bootstrap_token: Option<BootstrapToken>,
     /// Who makes the kubelet's key and certificate request.
     pub tls_bootstrap_by: TlsBootstrapBy,
+    /// `controlPlane`; none: a worker joins.
+    pub control_plane: Option<ControlPlaneSettings>,
     /// `caCertPath`: absolute, ends in `.crt`.
     pub ca_cert_path: PathBuf,
     /// Phase ids to leave out, each known.
@@ -259,6 +263,10 @@ pub struct Timeouts {
     pub tls_bootstrap: Duration,
     /// `discovery`, 5 minutes.
     pub discovery: Duration,
+    /// `etcdAPICall`, 2 minutes.
+    pub etcd_api_call: Duration,
+    /// `controlPlaneComponentHealthCheck`, 4 minutes.
+    pub control_plane_component_health_check: Duration,
 }
 
 impl Default for Timeouts {
@@ -269,6 +277,8 @@ impl Default for Timeouts {
             kubernetes_api_call: minutes(1),
             tls_bootstrap: minutes(5),
             discovery: minutes(5),
+            etcd_api_call: minutes(2),
+            control_plane_component_health_check: minutes(4),
         }
     }
 }

@@ -172,6 +172,7 @@ impl Sandbox {
                 unsafe_skip_ca_verification: false,
             }),
             tls_bootstrap_token: Some(token),
+            control_plane: None,
             tls_bootstrap_by: asked.tls_bootstrap_by,
             ca_cert_path: "/etc/kubernetes/pki/ca.crt".into(),
             skip_phases: Vec::new(),

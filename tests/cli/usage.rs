@@ -87,12 +87,13 @@ fn an_old_api_is_refused_with_the_way_to_migrate() {
 }
 
 #[test]
-fn a_control_plane_is_refused_by_flag_and_by_file() {
-    let by_flag = ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN, "--control-plane"];
-    let text = "error: joining as a control plane is not built yet\nhint: join control planes with `kubeadm join \
-                --control-plane`\n";
-    assert_eq!(refused(&by_flag), text);
-    assert_eq!(refused_file(&format!("{JOIN}controlPlane: {{}}\n"), &[]), text);
+fn a_malformed_certificate_key_is_never_shown() {
+    let line = ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN, "--control-plane"];
+    let text = refused(&[&line[..], &["--certificate-key", "CANARY"]].concat());
+    assert!(text.contains("64 hex digits; this one has 6 characters") && !text.contains("CANARY"), "{text}");
+    assert!(text.contains("kubeadm init phase upload-certs"), "{text}");
+    let text = refused_file(&format!("{JOIN}controlPlane: {{certificateKey: CANARY}}\n"), &[]);
+    assert!(!text.contains("CANARY"), "{text}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use mortise::plugin::policy::Policy;
 use mortise::plugin::{Answer, CheckContext, CheckResult, CheckStatus, Launcher, Plugins, Severity, Stage};
 use mortise::sandbox::facts::{RecordedContent, RecordedFacts, RecordedFile, Recording};
 
+mod control_plane;
+
 /// kubeadm's worker checks with token discovery at an IPv4 address, in kubeadm's order.
 const IDS: [&str; 17] = [
     "IsPrivilegedUser",

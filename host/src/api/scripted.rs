@@ -493,6 +493,7 @@ pub(crate) fn test_context(dialer: &Dialer, discovery: Discovery) -> (tempfile::
         timeouts: Timeouts::default(),
         ignore: IgnoredChecks::default(),
         dry_run: false,
+        control_plane: None,
         wait: Wait::Kubelet,
         bundle: None,
         fail_fast: true,

@@ -8,7 +8,7 @@ use super::error::Fault;
 /// Flags that a phase command registers, beside those every command has.
 ///
 /// Letters as in kubeadm's own tables: D discovery and tokens, A advertise address, B bind port, C control plane,
-/// K certificate key, N node name, R runtime socket, P patches, I ignored checks, X configuration and dry run,
+/// K certificate key, E etcd, N node name, R runtime socket, P patches, I ignored checks, X configuration and dry run,
 /// T `--tls-bootstrap-by`, G plugins and grants.
 type Flags = &'static str;
 
@@ -129,7 +129,7 @@ pub const PHASES: &[PhaseName] = &[
         alone("XDNRPT"),
         Part::KubeletStart,
     ),
-    control_plane("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACNP")),
+    control_plane("etcd-join", "Join etcd for control plane nodes", without_endpoint("XACENP")),
     both("kubelet-wait-bootstrap", "Wait for the kubelet to bootstrap itself", alone("XR"), Part::KubeletWait),
     control_plane("control-plane-join", "Join a machine as a control plane instance", Command::Parent),
     control_plane("control-plane-join/all", "Join a machine as a control plane instance", without_endpoint("XACNP")),

@@ -1,7 +1,5 @@
 //! The node's name, the way to the API server, and forwarding.
 
-use std::net::Ipv6Addr;
-
 use crate::bindings::exports::mortise::preflight::check::{Finding, Report};
 use crate::bindings::mortise::host::types::Error;
 use crate::report::words;
@@ -73,25 +71,49 @@ pub fn judge_proxy(report: Report, endpoint_host: &str, proxy: Option<&str>) -> 
 pub fn first_address_url(cidr: &str) -> Option<String> {
     let (address, length) = cidr.split_once('/')?;
     let length: u32 = length.parse().ok()?;
-    if address.contains(':') {
-        let address: Ipv6Addr = address.parse().ok()?;
-        let first = u128::from(address) & !host_bits(128, length)? | 1;
-        return Some(format!("https://[{}]:1234/", Ipv6Addr::from(first)));
-    }
-    let mut octets = address.split('.').map(|octet| octet.parse::<u8>().ok());
-    let mut network = 0;
-    for _ in 0..4 {
-        network = network << 8 | u128::from(octets.next()??);
-    }
-    let first = network & !host_bits(32, length)? | 1;
-    let octet = |shift: u32| first >> shift & 255;
-    octets.next().is_none().then(|| format!("https://{}.{}.{}.{}:1234/", octet(24), octet(16), octet(8), octet(0)))
+    let is_v6 = address.contains(':');
+    let (width, parsed): (u32, _) =
+        if is_v6 { (128, parse_v6(address)?) } else { (32, parse_parts(address, '.', 10, 4)?) };
+    let bits = width.checked_sub(length).filter(|bits| *bits > 0)?;
+    let first = parsed & !1_u128.checked_shl(bits).map_or(u128::MAX, |end| end - 1) | 1;
+    Some(if is_v6 {
+        let groups = (0..8).rev().map(|at| format!("{:x}", first >> (16 * at) & 0xffff));
+        format!("https://[{}]:1234/", groups.reduce(|address, group| address + ":" + &group)?)
+    } else {
+        let octet = |shift: u32| first >> shift & 0xff;
+        format!("https://{}.{}.{}.{}:1234/", octet(24), octet(16), octet(8), octet(0))
+    })
 }
 
-/// None: a subnet of this length has no second address.
-fn host_bits(width: u32, length: u32) -> Option<u128> {
-    let bits = width.checked_sub(length).filter(|bits| *bits > 0)?;
-    Some(1_u128.checked_shl(bits).map_or(u128::MAX, |end| end - 1))
+/// The standard library's parser and printer are 7 KB of code. Without an IPv4 address at its end, which nobody writes in
+/// a subnet.
+fn parse_v6(text: &str) -> Option<u128> {
+    let Some((head, tail)) = text.split_once("::") else { return parse_parts(text, ':', 16, 8) };
+    let part = |text: &str| match text {
+        "" => Some((0, 0)),
+        text => {
+            let count = text.split(':').count();
+            Some((count, parse_parts(text, ':', 16, count)?))
+        }
+    };
+    let ((head_count, head), (tail_count, tail)) = (part(head)?, part(tail)?);
+    let gap = 8_usize.checked_sub(head_count + tail_count).filter(|gap| *gap > 0)?;
+    // A head of no groups would be shifted by the whole width.
+    Some(head.checked_shl(16 * u32::try_from(gap + tail_count).ok()?).unwrap_or(0) | tail)
+}
+
+/// `count` numbers, each of 8 bits in decimal or of 16 in hexadecimal.
+fn parse_parts(text: &str, separator: char, radix: u32, count: usize) -> Option<u128> {
+    let (bits, digits) = if radix == 10 { (8, 3) } else { (16, 4) };
+    let mut parts = text.split(separator);
+    let mut all = 0;
+    for _ in 0..count {
+        let part = parts.next()?;
+        let plain = (1..=digits).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = u32::from_str_radix(part, radix).ok().filter(|part| plain && part >> bits == 0)?;
+        all = all << bits | u128::from(part);
+    }
+    (count <= 8 && parts.next().is_none()).then_some(all)
 }
 
 /// `HTTPProxyCIDR`: Services and Pods are not behind a proxy. `proxy`: none where [`first_address_url`] is.
@@ -224,15 +246,27 @@ mod tests {
             ("10.111.5.9/12", "https://10.96.0.1:1234/"),
             ("0.0.0.0/0", "https://0.0.0.1:1234/"),
             ("192.0.2.6/31", "https://192.0.2.7:1234/"),
-            ("fd00:1::5/108", "https://[fd00:1::1]:1234/"),
-            ("::/0", "https://[::1]:1234/"),
+            ("fd00:1::5/108", "https://[fd00:1:0:0:0:0:0:1]:1234/"),
+            ("fd00:1:2:3:4:5:6:7/64", "https://[fd00:1:2:3:0:0:0:1]:1234/"),
+            ("2001:db8:a::/48", "https://[2001:db8:a:0:0:0:0:1]:1234/"),
+            ("::/0", "https://[0:0:0:0:0:0:0:1]:1234/"),
         ] {
             assert_eq!(first_address_url(cidr).as_deref(), Some(url), "{cidr}");
         }
         for cidr in ["", "10.96.0.0", "10.96.0/12", "10.96.0.0.0/12", "10.96.0.256/12", "10.0.0.0/33", "10.0.0.0/32"] {
             assert_eq!(first_address_url(cidr), None, "{cidr}");
         }
-        for cidr in ["fd00::/129", "fd00::/128", "fd00:/64", "::1"] {
+        for cidr in [
+            "fd00::/129",
+            "fd00::/128",
+            "fd00:/64",
+            "::1",
+            "1::2::3/64",
+            ":::/64",
+            "1:2:3:4:5:6:7:8::/64",
+            "g::/64",
+            "12345::/64",
+        ] {
             assert_eq!(first_address_url(cidr), None, "{cidr}");
         }
     }
