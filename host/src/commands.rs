@@ -196,7 +196,6 @@ fn may_write(root: &Path) -> bool {
 }
 
 fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environment) -> HostSettings {
-    let kubelet_port = earlier.owns_kubelet();
     let mut secrets: Vec<SecretString> = Vec::new();
     secrets.extend(settings.tls_bootstrap_token.iter().map(|token| token.expose_secret().to_owned().into()));
     if let Discovery::Token(discovery) = &settings.discovery {
@@ -206,7 +205,7 @@ fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environm
         node_name: settings.node.name.clone(),
         cri_socket: settings.node.cri_socket.clone().unwrap_or_default(),
         environment,
-        owned: Ownership { files: Box::new(move |path| earlier.owns(path)), kubelet_port },
+        owned: Ownership::of(earlier, None),
         secrets,
         root: settings.root.clone(),
         launcher: Launcher::default(),

@@ -97,6 +97,46 @@ pub struct NodeSettings {
     pub taints: Option<Vec<Taint>>,
     /// In the order given; names may repeat.
     pub kubelet_extra_args: Vec<Arg>,
+    /// How a control plane's images are fetched before it joins.
+    pub image_pull: ImagePull,
+}
+
+/// `nodeRegistration.imagePullPolicy` and `imagePullSerial`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImagePull {
+    /// Which images are fetched.
+    pub policy: ImagePullPolicy,
+    /// One after the other, not side by side.
+    pub serial: bool,
+}
+
+impl Default for ImagePull {
+    fn default() -> Self {
+        Self { policy: ImagePullPolicy::IfNotPresent, serial: true }
+    }
+}
+
+/// `core/v1` PullPolicy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// Every image, also those that are there.
+    Always,
+    /// Those that the runtime does not have.
+    IfNotPresent,
+    /// None.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// None: no such policy.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "Always" => Self::Always,
+            "IfNotPresent" => Self::IfNotPresent,
+            "Never" => Self::Never,
+            _ => return None,
+        })
+    }
 }
 
 /// `name` and `value` of a kubelet argument, without dashes.

@@ -52,6 +52,11 @@ impl FactSource for Machine {
         Box::pin(std::future::ready(mortise::plugin::files::read(request)))
     }
 
+    fn entries<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>> {
+        self.count();
+        Box::pin(std::future::ready(mortise::plugin::files::entries(request)))
+    }
+
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         self.count();
         let stdout = format!("ran {} {}", request.program.display(), request.arguments.join(" ")).into_bytes();

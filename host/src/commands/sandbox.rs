@@ -76,7 +76,7 @@ fn machine_settings(node_name: &str, environment: &Environment) -> HostSettings 
         // Among several runtimes nobody is asked to choose: the simulated kubelet uses none of them.
         cri_socket: cri::detect_socket().unwrap_or_default(),
         environment: environment.clone(),
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: Vec::new(),
         root: PathBuf::from("/"),
         launcher: Launcher::default(),

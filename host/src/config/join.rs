@@ -13,9 +13,9 @@ use super::join_configuration::{BootstrapTokenInput, JoinConfiguration};
 use super::join_plugins::JoinPlugins;
 use super::reader::UnknownFields;
 use super::{
-    ControlPlaneSettings, Discovery, Environment, IgnoredChecks, JoinSettings, NodeSettings, PluginSettings,
-    TlsBootstrapBy, TokenDiscovery, Wait, Warning, check_socket, control_plane, discovery_file, endpoint, file,
-    ignored_checks, join_plugins, mixed, phases, socket_url,
+    ControlPlaneSettings, Discovery, Environment, IgnoredChecks, ImagePull, ImagePullPolicy, JoinSettings, NodeSettings,
+    PluginSettings, TlsBootstrapBy, TokenDiscovery, Wait, Warning, check_socket, control_plane, discovery_file, endpoint,
+    file, ignored_checks, join_plugins, mixed, phases, socket_url,
 };
 use crate::cli::{JoinArgs, Scope};
 use crate::pki::{Pin, PinError};
@@ -337,18 +337,24 @@ impl Resolver<'_> {
         if let Some(socket) = &cri_socket {
             self.checked(written.origin(field), field, check_socket(socket));
         }
-        if let Some(policy) = &written.image_pull_policy
-            && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
-        {
-            let field = "nodeRegistration.imagePullPolicy";
-            let reason = "is none of `Always`, `IfNotPresent`, `Never`".to_owned();
-            self.fault(written.origin(field), field, Fault::Value { value: shown(policy), reason });
+        let mut image_pull = ImagePull::default();
+        image_pull.serial = written.image_pull_serial.unwrap_or(image_pull.serial);
+        if let Some(policy) = &written.image_pull_policy {
+            match ImagePullPolicy::parse(policy) {
+                Some(policy) => image_pull.policy = policy,
+                None => {
+                    let field = "nodeRegistration.imagePullPolicy";
+                    let reason = "is none of `Always`, `IfNotPresent`, `Never`".to_owned();
+                    self.fault(written.origin(field), field, Fault::Value { value: shown(policy), reason });
+                }
+            }
         }
         name.map(|()| NodeSettings {
             name: flag.map_or(configured, ToOwned::to_owned),
             cri_socket,
             taints: written.taints.clone(),
             kubelet_extra_args: written.kubelet_extra_args.clone(),
+            image_pull,
         })
     }
 

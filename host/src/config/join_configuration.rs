@@ -21,6 +21,7 @@ pub(super) struct JoinConfiguration {
     pub(super) kubelet_extra_args: Vec<Arg>,
     pub(super) ignore: Vec<String>,
     pub(super) image_pull_policy: Option<String>,
+    pub(super) image_pull_serial: Option<bool>,
     pub(super) ca_cert_path: Option<String>,
     pub(super) bootstrap_token: Option<BootstrapTokenInput>,
     /// `discovery.file.kubeConfigPath`; empty where the mapping is there without it.
@@ -94,7 +95,7 @@ fn read_node(mut node: Fields<'_>, read: &mut JoinConfiguration, notes: &mut Not
     read.cri_socket = node.filled("criSocket", notes);
     read.ignore = node.texts("ignorePreflightErrors", notes);
     read.image_pull_policy = node.filled("imagePullPolicy", notes);
-    node.flag("imagePullSerial", notes);
+    read.image_pull_serial = node.flag("imagePullSerial", notes);
     if let Some(taints) = node.list("taints", notes) {
         let taints = taints.into_iter().map(|(path, item)| {
             let mut taint = Fields::of(item, &path, notes);

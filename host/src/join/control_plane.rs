@@ -11,6 +11,7 @@ pub mod endpoint;
 #[cfg(test)]
 mod fixture;
 pub mod handover;
+pub mod images;
 pub mod kubeconfig;
 pub mod mark;
 pub mod readiness;

@@ -174,7 +174,7 @@ impl Run {
             return Ok(());
         }
         let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
-        self.plugins.learn("cluster-version", cluster.kubernetes_version);
+        self.plugins.learn([("cluster-version", cluster.kubernetes_version)]);
         self.checks(Stage::Cluster).await
     }
 

@@ -137,17 +137,11 @@ impl Grants {
         self.trust_root = self.trust_root.take().or(other.trust_root);
     }
 
-    /// Puts values of the join in the place of `{name}` in file paths. Only the built-in plugin's manifest may have
-    /// placeholders.
-    ///
-    /// # Errors
-    ///
-    /// [`PatternError::Placeholder`] for an unknown name or a value that is no path.
-    pub fn fill(&mut self, values: &BTreeMap<String, String>) -> Result<(), PatternError> {
-        for file in &mut self.files {
-            file.path = file.path.filled(values)?;
-        }
-        Ok(())
+    /// Puts values of the join in the place of `{name}` in file paths; a line whose value is not known (yet) grants
+    /// nothing. Only the built-in plugin's manifest may have placeholders.
+    pub fn filled(&self, values: &BTreeMap<String, String>) -> Self {
+        let filled = |file: &FileGrant| file.path.filled(values).map(|path| FileGrant { path, ..file.clone() });
+        Self { files: self.files.iter().filter_map(filled).collect(), ..self.clone() }
     }
 }
 

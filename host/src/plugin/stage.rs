@@ -74,6 +74,8 @@ pub(super) struct Plugin {
     builtin: bool,
     component: Arc<[u8]>,
     settings: String,
+    /// What its manifest asks for, placeholders unfilled; the built-in plugin's alone.
+    wanted: Option<Grants>,
     memory_bytes: u64,
     guest_time: Duration,
     broker: Broker,
@@ -159,9 +161,14 @@ impl Plugins {
         Kind::ALL.into_iter().filter(has).collect()
     }
 
-    /// Adds a parameter that became known, for example `cluster-version`.
-    pub fn learn(&mut self, name: &str, value: impl Into<String>) {
-        self.context.parameters.insert(name.into(), value.into());
+    /// Adds parameters that became known, for example `cluster-version`. Grants of the built-in plugin may name them.
+    pub fn learn<'a>(&mut self, known: impl IntoIterator<Item = (&'a str, String)>) {
+        self.context.parameters.extend(known.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        for plugin in &mut self.plugins {
+            if let Some(wanted) = &plugin.wanted {
+                plugin.broker.grants = Effective::own(wanted.filled(&self.context.parameters));
+            }
+        }
     }
 
     /// Remembers what stands around one more runner.
@@ -259,15 +266,13 @@ impl Plugin {
         let inspected = manifest::inspect(&component).map_err(unfit(named(name)))?;
         let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
         let full = format!("{name}@{version}");
-        let (id, schema, mut wanted) = match inspected.manifest {
+        let (id, schema, wanted) = match inspected.manifest {
             Some(manifest) => (Some(manifest.id), manifest.settings, manifest.grants),
             None => (None, None, Grants::default()),
         };
+        let unfilled = settings.is_none().then(|| wanted.clone());
         let grants = match settings {
-            None => {
-                wanted.fill(&context.parameters).map_err(|error| unfit(full.clone())(error.into()))?;
-                Effective::own(wanted)
-            }
+            None => Effective::own(wanted.filled(&context.parameters)),
             Some(settings) => {
                 verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
                 verify_settings(&full, schema.as_ref(), &settings.settings)?;
@@ -291,6 +296,7 @@ impl Plugin {
             builtin: settings.is_none(),
             component,
             settings: json,
+            wanted: unfilled,
             memory_bytes: inspected.memory_bytes,
             guest_time: inspected.guest_time,
             broker: Broker {

@@ -164,6 +164,8 @@ pub(super) enum Ask {
     Stat(String),
     /// Grant `files` with access `read`.
     Read(String),
+    /// Grant `files` with access `read`.
+    Entries(String),
     /// Grant `commands`.
     Run {
         /// As the guest wrote it.
@@ -191,6 +193,8 @@ pub(super) enum HostAnswer {
     Stat(Option<FileInfo>),
     /// For [`Ask::Read`].
     Content(Bytes),
+    /// For [`Ask::Entries`].
+    Entries(Vec<String>),
     /// For [`Ask::Run`].
     Output {
         /// None: ended by a signal.

@@ -212,6 +212,7 @@ timeouts:
     let args: Vec<(&str, &str)> =
         settings.node.kubelet_extra_args.iter().map(|arg| (&*arg.name, &*arg.value)).collect();
     assert_eq!(args, [("v", "3"), ("v", "")]);
+    assert_eq!(settings.node.image_pull, ImagePull { policy: ImagePullPolicy::Never, serial: false });
     assert_eq!(settings.ignore.names, ["numcpu", "swap"]);
     let discovery = token_discovery(&settings);
     assert_eq!(discovery.endpoints[0].host, "fd00::1");
@@ -233,6 +234,7 @@ fn what_config_print_prints_can_be_read() {
     let (settings, warnings) = Machine::new().file(&join_defaults("Some-Host")).unwrap();
     assert_eq!(settings.node.name, "some-host");
     assert_eq!((settings.timeouts, settings.node.taints), (Timeouts::default(), None));
+    assert_eq!(settings.node.image_pull, ImagePull::default());
     assert_eq!(warnings, []);
 }
 

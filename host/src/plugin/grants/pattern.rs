@@ -30,14 +30,6 @@ pub enum PatternError {
         /// What is wrong.
         reason: String,
     },
-    /// `{name}` in a path.
-    #[error("the placeholder `{{{name}}}` in the path `{path}` has no value that is a path")]
-    Placeholder {
-        /// Between the braces.
-        name: String,
-        /// As written.
-        path: String,
-    },
 }
 
 /// An absolute path, `*` standing for any characters within one segment. A leading dot is matched only by a dot.
@@ -111,12 +103,11 @@ impl PathPattern {
         }
     }
 
-    pub(super) fn filled(&self, values: &BTreeMap<String, String>) -> Result<Self, PatternError> {
-        let Some((before, rest)) = self.0.split_once('{') else { return Ok(self.clone()) };
+    pub(super) fn filled(&self, values: &BTreeMap<String, String>) -> Option<Self> {
+        let Some((before, rest)) = self.0.split_once('{') else { return Some(self.clone()) };
         let (name, after) = rest.split_once('}').unwrap_or((rest, ""));
-        let unknown = || PatternError::Placeholder { name: name.to_owned(), path: self.0.clone() };
-        let value = values.get(name).filter(|value| !value.contains(['{', '*'])).ok_or_else(unknown)?;
-        format!("{before}{value}{after}").parse::<Self>().map_err(|_| unknown())?.filled(values)
+        let value = values.get(name).filter(|value| !value.contains(['{', '*']))?;
+        format!("{before}{value}{after}").parse::<Self>().ok()?.filled(values)
     }
 
     /// Whether a placeholder is left.
