@@ -145,7 +145,8 @@ fn check(text: &[u8], wanted: &Wanted, ca: &CaCertificate, cx: &JoinContext) -> 
         None if cluster.certificate_authority.is_empty() => None,
         None => read(Path::new(&cluster.certificate_authority), &cx.node)?.map(|pem| pem.to_vec()),
     };
-    let trusted = trusted.and_then(|pem| Certificate::parse_pem(&pem).ok());
+    // Go's reader of PEM wants the first line at the start of its own; kubeadm trims for it, too.
+    let trusted = trusted.and_then(|pem| Certificate::parse_pem(pem.trim_ascii()).ok());
     if trusted.and_then(|all| all.into_iter().next()).is_none_or(|first| first.der != ca.certificate.der) {
         return Err(KubeconfigsError::OtherCa { path });
     }
