@@ -72,6 +72,10 @@ fn compare_pem(theirs: &str, ours: &str, starts_at: Option<i64>) -> Vec<String> 
     differ(&mut all, "labels", labels(theirs), labels(ours));
     if !theirs.contains("BEGIN CERTIFICATE") {
         differ(&mut all, "size of the key", key_bits(theirs), key_bits(ours));
+        // Not shown where they differ: it is a key.
+        if ours.contains("PRIVATE KEY") && (rewritten(ours) != ours || rewritten(theirs) != theirs) {
+            all.push("form of the key: openssl writes it otherwise".to_owned());
+        }
         return all;
     }
     let (theirs, ours) = (der(theirs), der(ours));
@@ -130,16 +134,24 @@ fn key_size(certificate: &X509Certificate<'_>) -> String {
 
 /// As openssl names the size of a private or public key: `Private-Key: (2048 bit, 2 primes)`.
 fn key_bits(pem: &str) -> String {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
     let public: &[&str] = if pem.contains("PUBLIC KEY") { &["-pubin"] } else { &[] };
-    let mut command = Command::new("openssl");
-    command.args(["pkey", "-noout", "-text"]).args(public).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(pem.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "openssl cannot read a key");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = openssl(&[&["pkey", "-noout", "-text"], public].concat(), pem);
     let lines = text.lines().filter(|line| line.contains(" bit") || line.starts_with("ASN1 OID"));
     lines.collect::<Vec<_>>().join("; ")
+}
+
+/// A private key as openssl writes it in the form that kubeadm writes, too.
+fn rewritten(pem: &str) -> String {
+    openssl(&["pkey", "-traditional"], pem)
+}
+
+fn openssl(arguments: &[&str], input: &str) -> String {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut child =
+        Command::new("openssl").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl cannot read a key");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Cluster configurations that make a difference to certificates or kubeconfigs. All are ones that kubeadm accepts.
+//! Cluster configurations that make a difference to certificates or kubeconfigs. All are ones with which kubeadm joins.
 
 /// One of them.
 pub(crate) struct Configuration {
@@ -9,6 +9,8 @@ pub(crate) struct Configuration {
     pub(crate) address: &'static str,
     /// Of the CAs, which were made once; the leaves follow the configuration.
     pub(crate) ca_algorithm: &'static str,
+    /// Whether kubeadm validates it without objection. A join never does.
+    pub(crate) valid: bool,
 }
 
 macro_rules! cluster {
@@ -23,18 +25,21 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         cluster: cluster!("controlPlaneEndpoint: cp.example:6443\n"),
         address: "10.0.0.2",
         ca_algorithm: "RSA-2048",
+        valid: true,
     },
     Configuration {
         name: "ECDSA P-256, endpoint an address with another port",
         cluster: cluster!("controlPlaneEndpoint: 10.0.0.100:8443\nencryptionAlgorithm: ECDSA-P256\n"),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "ECDSA P-384, endpoint without a port",
         cluster: cluster!("controlPlaneEndpoint: cp.example\nencryptionAlgorithm: ECDSA-P384\n"),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P384",
+        valid: true,
     },
     Configuration {
         name: "RSA CAs with ECDSA certificates of 30 hours",
@@ -43,6 +48,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "RSA-2048",
+        valid: true,
     },
     Configuration {
         name: "ECDSA CAs with RSA certificates that end after 2050",
@@ -51,12 +57,14 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P384",
+        valid: true,
     },
     Configuration {
         name: "RSA-4096",
         cluster: cluster!("controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: RSA-4096\n"),
         address: "10.0.0.2",
         ca_algorithm: "RSA-4096",
+        valid: true,
     },
     Configuration {
         name: "IPv6",
@@ -66,6 +74,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "fd00::2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "dual stack, IPv4 first",
@@ -75,6 +84,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "dual stack, IPv6 first",
@@ -84,6 +94,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "external etcd",
@@ -94,6 +105,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "further names: capitals, wildcards, doubles, addresses",
@@ -104,6 +116,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "a name of the cluster that YAML would read as a number",
@@ -112,6 +125,7 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
     },
     Configuration {
         name: "a name of the cluster with blanks, quotes and colons",
@@ -121,5 +135,17 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",
+        valid: true,
+    },
+    Configuration {
+        name: "further names that are none",
+        cluster: cluster!(
+            "controlPlaneEndpoint: 010.0.0.100\nencryptionAlgorithm: ECDSA-P256\napiServer:\n  certSANs: [a_b, 'x y', \
+             '*.*.example', '*', 010.0.0.7, '::ffff:10.0.0.6', '10.0.0.0/8', x.example.]\netcd:\n  local:\n    \
+             serverCertSANs: [Etcd.example]\n    peerCertSANs: ['', ' ']\n"
+        ),
+        address: "10.0.0.2",
+        ca_algorithm: "ECDSA-P256",
+        valid: false,
     },
 ];

@@ -20,6 +20,7 @@ use certificate::{Expected, compare};
 use configurations::{CONFIGURATIONS, Configuration};
 use mortise::cli::Command as CliCommand;
 use mortise::config::Environment;
+use mortise::error::Failure;
 use mortise::join::JoinContext;
 use mortise::join::control_plane::configuration::ControlPlaneConfiguration;
 use mortise::join::control_plane::{LocalNode, certs, download_certs, kubeconfig};
@@ -56,6 +57,87 @@ async fn certificates_and_kubeconfigs_are_those_of_kubeadm() {
         let started = Instant::now();
         Comparison::prepare(configuration).await.run().await;
         eprintln!("{}: the same ({:.1} s)", configuration.name, started.elapsed().as_secs_f64());
+    }
+}
+
+/// What is done to what stands there, and whether both, or only kubeadm, then go on.
+type Spoil = (&'static str, Verdict, fn(&Path));
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    BothGoOn,
+    BothStop,
+    /// On purpose: kubeadm's control plane would not work.
+    KubeadmGoesOn,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a cluster: the real kubeadm, and root for its --rootfs"]
+async fn what_is_there_already_is_judged_as_kubeadm_judges_it() {
+    use Verdict::{BothGoOn, BothStop, KubeadmGoesOn};
+    fn remove(root: &Path, names: &[&str]) {
+        names.iter().for_each(|name| fs::remove_file(root.join(KUBERNETES).join(name)).unwrap());
+    }
+    fn copy(root: &Path, from: &str, to: &str) {
+        fs::copy(root.join(KUBERNETES).join(from), root.join(KUBERNETES).join(to)).unwrap();
+    }
+    fn write(root: &Path, name: &str, content: &str) {
+        fs::write(root.join(KUBERNETES).join(name), content).unwrap();
+    }
+    let cases: [Spoil; 18] = [
+        ("nothing", BothGoOn, |_| {}),
+        ("a pair is gone", BothGoOn, |root| remove(root, &["pki/apiserver.crt", "pki/apiserver.key"])),
+        ("a kubeconfig is gone", BothGoOn, |root| remove(root, &["admin.conf"])),
+        ("a certificate is gone", BothStop, |root| remove(root, &["pki/apiserver.crt"])),
+        ("a key is gone", BothStop, |root| remove(root, &["pki/etcd/peer.key"])),
+        ("a key is none", BothStop, |root| write(root, "pki/etcd/peer.key", "none")),
+        ("a certificate is none", BothStop, |root| write(root, "pki/etcd/peer.crt", "none")),
+        ("a certificate of another CA", BothStop, |root| {
+            copy(root, "pki/front-proxy-client.crt", "pki/apiserver-etcd-client.crt");
+        }),
+        ("a certificate without the names", BothStop, |root| {
+            copy(root, "pki/apiserver-kubelet-client.crt", "pki/apiserver.crt");
+            copy(root, "pki/apiserver-kubelet-client.key", "pki/apiserver.key");
+        }),
+        ("a client's certificate for another client", BothGoOn, |root| {
+            copy(root, "pki/etcd/healthcheck-client.crt", "pki/apiserver-etcd-client.crt");
+            copy(root, "pki/etcd/healthcheck-client.key", "pki/apiserver-etcd-client.key");
+        }),
+        ("the key of another certificate", KubeadmGoesOn, |root| {
+            copy(root, "pki/etcd/healthcheck-client.key", "pki/apiserver-etcd-client.key");
+        }),
+        ("the CA's key is elsewhere", BothGoOn, |root| remove(root, &["pki/ca.key", "pki/etcd/ca.key"])),
+        ("the CA's key is elsewhere, and a pair is gone", BothStop, |root| {
+            remove(root, &["pki/etcd/ca.key", "pki/etcd/server.crt", "pki/etcd/server.key"]);
+        }),
+        ("the CA's key is none", BothGoOn, |root| write(root, "pki/front-proxy-ca.key", "none")),
+        ("the CA's certificate is none", BothStop, |root| write(root, "pki/front-proxy-ca.crt", "none")),
+        ("the CA is none", BothStop, |root| copy(root, "pki/apiserver.crt", "pki/ca.crt")),
+        ("a CA is gone with all that it signed", KubeadmGoesOn, |root| {
+            let front_proxy =
+                ["front-proxy-ca.crt", "front-proxy-ca.key", "front-proxy-client.crt", "front-proxy-client.key"];
+            remove(root, &front_proxy.map(|name| format!("pki/{name}")).each_ref().map(String::as_str));
+        }),
+        ("the service account key is gone", KubeadmGoesOn, |root| remove(root, &["pki/sa.key", "pki/sa.pub"])),
+    ];
+    let configuration = &CONFIGURATIONS[1];
+    for (name, verdict, spoil) in cases {
+        let comparison = Comparison::prepare(configuration).await;
+        for root in [comparison.kubeadm.path(), comparison.mortise.path()] {
+            comparison.by_mortise(root).await;
+            spoil(root);
+        }
+        let theirs = ["certs", "kubeconfig"].map(|phase| comparison.try_kubeadm(phase, comparison.kubeadm.path()));
+        let theirs = theirs.into_iter().collect::<Result<Vec<_>, _>>();
+        let ours = comparison.issue_by_mortise(comparison.mortise.path()).await;
+        let seen = (theirs.is_ok(), ours.is_ok());
+        let wanted = match verdict {
+            BothGoOn => (true, true),
+            BothStop => (false, false),
+            KubeadmGoesOn => (true, false),
+        };
+        assert_eq!(seen, wanted, "{name}: {theirs:?} {ours:?}");
+        eprintln!("{name}: {verdict:?}; {}", ours.err().map(|failure| failure.message()).unwrap_or_default());
     }
 }
 
@@ -121,26 +203,39 @@ impl Comparison {
         self.by_mortise(self.kubeadm.path()).await;
         assert_eq!(files(self.mortise.path()), ours, "{name}");
         assert_eq!(files(self.kubeadm.path()), theirs, "{name}");
-        self.renew();
+        if self.configuration.valid {
+            self.renew();
+        }
     }
 
     fn by_kubeadm(&self, phase: &str, root: &Path) -> String {
-        let arguments = ["join", "phase", "control-plane-prepare", phase, "--config", "/join.json"];
-        kubeadm(root, &arguments)
+        self.try_kubeadm(phase, root).unwrap_or_else(|text| panic!("{}: {phase}: {text}", self.configuration.name))
+    }
+
+    fn try_kubeadm(&self, phase: &str, root: &Path) -> Result<String, String> {
+        try_kubeadm(root, &["join", "phase", "control-plane-prepare", phase, "--config", "/join.json"])
     }
 
     async fn by_mortise(&self, root: &Path) {
-        let configuration: ControlPlaneConfiguration = serde_saphyr::from_str(self.configuration.cluster).unwrap();
+        let key: CertificateKey = CERTIFICATE_KEY.parse().unwrap();
+        download_certs::run(&self.server.access(), &self.parsed(), &key, &context(root)).await.unwrap();
+        self.issue_by_mortise(root).await.unwrap();
+    }
+
+    async fn issue_by_mortise(&self, root: &Path) -> Result<(), Failure> {
         let local = LocalNode {
             name: NAME.into(),
             advertise_address: self.configuration.address.parse().unwrap(),
             bind_port: PORT,
         };
-        let key: CertificateKey = CERTIFICATE_KEY.parse().unwrap();
         let cx = context(root);
-        download_certs::run(&self.server.access(), &configuration, &key, &cx).await.unwrap();
-        certs::write(&configuration, &local, &cx).await.unwrap();
-        kubeconfig::write(&configuration, &local, &cx).await.unwrap();
+        certs::write(&self.parsed(), &local, &cx).await?;
+        kubeconfig::write(&self.parsed(), &local, &cx).await?;
+        Ok(())
+    }
+
+    fn parsed(&self) -> ControlPlaneConfiguration {
+        serde_saphyr::from_str(self.configuration.cluster).unwrap()
     }
 
     /// Every leaf by its CA, by an implementation that is neither's.
@@ -192,11 +287,14 @@ impl Comparison {
 
 /// Runs kubeadm with this root; what it printed.
 fn kubeadm(root: &Path, arguments: &[&str]) -> String {
+    try_kubeadm(root, arguments).unwrap_or_else(|text| panic!("kubeadm {arguments:?}: {text}"))
+}
+
+fn try_kubeadm(root: &Path, arguments: &[&str]) -> Result<String, String> {
     let binaries = mortise_cluster::ensure_built(&|line| eprintln!("{line}")).unwrap().binaries();
     let output = Command::new(binaries.join("kubeadm")).args(arguments).arg("--rootfs").arg(root).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "kubeadm {arguments:?}: {text}");
-    text
+    if output.status.success() { Ok(text) } else { Err(text) }
 }
 
 /// What a first control plane has, made by kubeadm.
