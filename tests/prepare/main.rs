@@ -24,7 +24,7 @@ use mortise::error::Failure;
 use mortise::join::JoinContext;
 use mortise::join::control_plane::configuration::ControlPlaneConfiguration;
 use mortise::join::control_plane::{LocalNode, certs, download_certs, kubeconfig};
-use mortise::journal::Journal;
+use mortise::journal::{Header, Journal};
 use mortise::node::{HostMachine, Node};
 use mortise::output::{Format, Reporter};
 use mortise::pki::CertificateKey;
@@ -363,9 +363,10 @@ fn context(root: &Path) -> JoinContext {
     let (settings, _) =
         mortise::config::join_settings(&command.0, &Environment::default(), NAME, root.to_owned()).unwrap();
     let machine = Arc::new(HostMachine::detect(root));
+    let journal = Journal::open(root, Header::of(&settings)).unwrap();
     JoinContext {
         settings: Arc::new(settings),
-        node: Node::new(root.to_owned(), machine, Arc::new(Journal::in_memory())),
+        node: Node::new(root.to_owned(), machine, Arc::new(journal)),
         reporter: Reporter::new(Format::Text, true),
         dialer: mortise::api::Dialer::Tcp,
     }

@@ -15,6 +15,9 @@ use crate::journal::Effect;
 /// Files whose contents are synced at the same time; file systems sync such in one go.
 const SIDE_BY_SIDE: usize = 8;
 
+/// Of directories that are made on the way.
+const PARENT_MODE: u32 = 0o755;
+
 /// A file as it should be.
 #[derive(Clone, Copy)]
 pub struct NewFile<'a> {
@@ -53,22 +56,31 @@ impl Node {
         let changes =
             looked.iter().map(|changing| if changing.is_some() { Change::Made } else { Change::Unchanged }).collect();
         let changing: Vec<Changing<'_>> = looked.into_iter().flatten().collect();
-        for changing in &changing {
-            self.ensure_parent(changing.new.path)?;
-        }
         if let Some(plan) = &self.plan {
             for Changing { new, mode, old, .. } in &changing {
+                self.ensure_parent(new.path)?;
                 plan.file(new.path, new.content, *mode, old.as_deref());
             }
             return Ok(changes);
         }
+        let parents = self.missing_parents(&changing);
+        let directories = parents.iter().map(|path| Effect::Directory { path: path.clone(), mode: PARENT_MODE });
         let intents = changing.iter().map(|Changing { new, mode, old, .. }| Effect::File {
             path: new.path.to_owned(),
             sha256: sha256_hex(new.content),
             mode: *mode,
             replaced: old.as_deref().map(sha256_hex),
         });
-        let entries = self.journal.intend_all(intents)?;
+        let mut entries = self.journal.intend_all(directories.chain(intents))?.into_iter();
+        for (path, entry) in parents.iter().zip(entries.by_ref()) {
+            let located = self.locate(path);
+            files::make_directory(&located, PARENT_MODE).map_err(|source| NodeError::File {
+                action: "make directory",
+                path: located,
+                source,
+            })?;
+            self.complete(entry, path)?;
+        }
         let written = prepare(&changing).and_then(|()| {
             for (changing, entry) in changing.iter().zip(entries) {
                 files::appear(&changing.located).map_err(|source| failed(changing, source))?;
@@ -81,6 +93,24 @@ impl Node {
             changing.iter().for_each(|changing| drop(files::abandon(&changing.located)));
         }
         written.map(|()| changes)
+    }
+
+    /// Directories on the way to the files, parents first.
+    fn missing_parents(&self, all: &[Changing<'_>]) -> Vec<PathBuf> {
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for changing in all {
+            let known = missing.len();
+            for directory in changing.new.path.ancestors().skip(1) {
+                if directory.parent().is_none()
+                    || missing.iter().any(|known| known == directory)
+                    || self.locate(directory).is_dir()
+                {
+                    break;
+                }
+                missing.insert(known, directory.to_owned());
+            }
+        }
+        missing
     }
 
     /// None: it is as it should be.
@@ -119,7 +149,7 @@ fn prepare(all: &[Changing<'_>]) -> Result<(), NodeError> {
             Ok(())
         };
         let workers: Vec<_> = (0..all.len().min(SIDE_BY_SIDE)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("writing a file does not panic")).collect()
+        workers.into_iter().try_for_each(|worker| worker.join().expect("writing a file does not panic"))
     })
 }
 
@@ -153,7 +183,9 @@ mod tests {
         for path in &paths {
             assert_eq!(std::fs::read_to_string(root.path().join(&path[1..])).unwrap(), *path);
         }
-        let record = node.journal().record();
+        let mut record = node.journal().record();
+        let directory = record.effects.remove(0).effect;
+        assert_eq!(directory, Effect::Directory { path: "/a".into(), mode: 0o755 });
         let made: Vec<_> =
             record.effects.iter().filter(|recorded| matches!(recorded.effect, Effect::File { .. })).collect();
         assert!(made.iter().all(|recorded| recorded.state == State::Done));
@@ -162,6 +194,19 @@ mod tests {
         let before = tree(&root.path().join("a"));
         assert_eq!(node.ensure_files(&all).unwrap(), [Change::Unchanged; 30]);
         assert_eq!(tree(&root.path().join("a")), before);
+    }
+
+    #[test]
+    fn directories_are_made_on_the_way_once_parents_first() {
+        let root = tempfile::tempdir().unwrap();
+        let node = Node::new(root.path().to_owned(), Arc::new(StubMachine::default()), Arc::new(Journal::in_memory()));
+        node.ensure_files(&[new("/a/b/c/1", b""), new("/a/d/2", b""), new("/a/b/e/3", b""), new("/4", b"")]).unwrap();
+        let effects = node.journal().record().effects;
+        let made = effects.iter().filter(|recorded| matches!(recorded.effect, Effect::Directory { .. }));
+        let made: Vec<_> = made.map(|recorded| recorded.effect.path().unwrap().to_str().unwrap()).collect();
+        assert_eq!(made, ["/a", "/a/b", "/a/b/c", "/a/d", "/a/b/e"]);
+        let mode = std::fs::metadata(root.path().join("a/b/c")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755);
     }
 
     #[test]
