@@ -185,15 +185,32 @@ impl Journal {
     ///
     /// [`JournalError::Write`]: the effect must not be made.
     pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
+        Ok(self.intend_all([effect])?.remove(0))
+    }
+
+    /// As [`Journal::intend`] for several effects, with one sync.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: no effect must be made.
+    pub fn intend_all(&self, effects: impl IntoIterator<Item = Effect>) -> Result<Vec<EntryId>, JournalError> {
+        let mut effects = effects.into_iter().peekable();
+        let mut entries = Vec::new();
         let mut inner = self.inner();
-        let durability = effect.durability();
-        if durability == Durability::AfterFiles {
-            inner.sync_directories()?;
+        let mut strictest = Durability::Buffered;
+        while let Some(effect) = effects.next() {
+            strictest = strictest.max(effect.durability());
+            if effect.durability() == Durability::AfterFiles {
+                inner.sync_directories()?;
+            }
+            inner.write_plugins()?;
+            let seq = inner.record.next_seq();
+            // The last line's sync takes the others along.
+            let durability = if effects.peek().is_none() { strictest } else { Durability::Buffered };
+            inner.append(Line::now(seq, What::Intent(effect)), durability)?;
+            entries.push(EntryId(seq));
         }
-        inner.write_plugins()?;
-        let seq = inner.record.next_seq();
-        inner.append(Line::now(seq, What::Intent(effect)), durability)?;
-        Ok(EntryId(seq))
+        Ok(entries)
     }
 
     /// Notes a plugin whose checks this run asks. Its line comes with the next effect or the end of the join, since

@@ -83,14 +83,15 @@ impl Effect {
 }
 
 /// Whether a line reaches the disk before the call returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Durability {
-    /// And every file that was written before.
-    AfterFiles,
-    Synced,
     /// The next sync takes it along: a lost completion is found again by its intent, and a lost line that stands for no
     /// effect of its own goes with what comes after it.
     Buffered,
+    Synced,
+    /// And every file that was written before.
+    AfterFiles,
 }
 
 impl Effect {

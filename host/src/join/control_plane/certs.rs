@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
 use crate::join::JoinContext;
+use crate::node::NewFile;
 use crate::output::Step;
 use crate::pki::pem_block;
 
@@ -69,17 +70,18 @@ pub async fn write(
     };
     let mut issued = Vec::new();
     for work in &work {
-        issued.push(issue(work, validity, &mut keys, configuration)?);
+        issued.extend(issue(work, validity, &mut keys, configuration)?);
     }
-    for (work, issued) in work.iter().zip(issued) {
-        let step = cx.reporter.step(PHASE, format!("write the certificates of CA `{}`", work.ca));
-        // Key first: a key without certificate is one that the next run goes on with.
-        for Issued { paths: (certificate_path, key_path), certificate_pem, key_pem } in issued {
-            cx.node.ensure_file(&key_path, key_pem.expose_secret().as_bytes(), 0o600)?;
-            cx.node.ensure_file(&certificate_path, certificate_pem.as_bytes(), 0o644)?;
-        }
-        end(step, work);
-    }
+    let step = cx.reporter.step(PHASE, "write certificates and keys");
+    // A key before its certificate: one without certificate is what the next run goes on with.
+    let files = issued.iter().flat_map(|Issued { paths: (certificate, key), certificate_pem, key_pem }| {
+        [
+            NewFile { path: key, content: key_pem.expose_secret().as_bytes(), mode: 0o600 },
+            NewFile { path: certificate, content: certificate_pem.as_bytes(), mode: 0o644 },
+        ]
+    });
+    cx.node.ensure_files(&files.collect::<Vec<_>>())?;
+    end(step, &work);
     let step = cx.reporter.step(PHASE, "check the service account key");
     match public_key {
         None => step.unchanged("key and public key are there"),
@@ -93,7 +95,6 @@ pub async fn write(
 
 /// A CA with what it has to sign.
 struct Work {
-    ca: &'static str,
     /// None: its key is elsewhere.
     authority: Option<Box<Authority>>,
     leaves: Vec<(Leaf, State)>,
@@ -161,7 +162,7 @@ fn look_at(
     if authority.is_none() && !absent.is_empty() {
         return Err(CertsError::External { ca: paths(configuration, family.ca).0, files: absent });
     }
-    Ok(Work { ca: family.ca, authority, leaves })
+    Ok(Work { authority, leaves })
 }
 
 /// As kubeadm: what a CA that is not valid signs is not either, but the machine's clock may be what is wrong.
@@ -223,17 +224,15 @@ fn described(leaf: &Leaf) -> String {
     if *names == Names::default() { leaf.file.to_owned() } else { format!("{} for {}", leaf.file, names.shown()) }
 }
 
-fn end(step: Step, work: &Work) {
+fn end(step: Step, work: &[Work]) {
+    let leaves = || work.iter().flat_map(|work| &work.leaves);
     let is_there = |state: &State| matches!(state, State::There);
-    let kept = work.leaves.iter().filter(|(_, state)| is_there(state)).map(|(leaf, _)| leaf.file);
-    let kept = kept.collect::<Vec<_>>().join(", ");
-    let made = work.leaves.iter().filter(|(_, state)| !is_there(state)).map(|(leaf, _)| described(leaf));
-    let made = made.collect::<Vec<_>>().join("; ");
-    match (&work.authority, &*made, &*kept) {
-        (None, _, _) => step.skipped(format!("its key is not on this machine; {kept} are there and in order")),
-        (_, "", _) => step.unchanged(format!("{kept} are there and in order")),
-        (_, _, "") => step.done(made),
-        _ => step.done(format!("{made}; {kept} were there and are in order")),
+    let made = leaves().filter(|(_, state)| !is_there(state)).map(|(leaf, _)| described(leaf)).collect::<Vec<_>>();
+    let kept = leaves().filter(|(_, state)| is_there(state)).map(|(leaf, _)| leaf.file).collect::<Vec<_>>().join(", ");
+    match (&*made, &*kept) {
+        ([], _) => step.unchanged(format!("{kept} are there and in order")),
+        (_, "") => step.done(made.join("; ")),
+        _ => step.done(format!("{}; {kept} were there and are in order", made.join("; "))),
     }
 }
 

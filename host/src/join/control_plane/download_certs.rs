@@ -22,7 +22,7 @@ use crate::api::{ApiError, get};
 use crate::error::Diagnose;
 use crate::join::cluster_paths::{self, PathRefused, Use};
 use crate::join::{Access, JoinContext};
-use crate::node::{Change, NodeError};
+use crate::node::{Change, NewFile, NodeError};
 use crate::output::printable;
 use crate::pki::{Certificate, CertificateKey};
 
@@ -54,11 +54,12 @@ pub async fn run(
     }
     step.done(format!("{} files", files.len()));
     let step = cx.reporter.step(PHASE, "write the shared certificates and keys");
-    let mut made = 0;
-    for SharedFile { path, content, mode, .. } in &files {
+    for SharedFile { path, content, .. } in &files {
         warn_of_replaced(path, content, cx)?;
-        made += u32::from(cx.node.ensure_file(path, content, *mode)? == Change::Made);
     }
+    let new = files.iter().map(|SharedFile { path, content, mode, .. }| NewFile { path, content, mode: *mode });
+    let changes = cx.node.ensure_files(&new.collect::<Vec<_>>())?;
+    let made = changes.iter().filter(|change| **change == Change::Made).count();
     let directory = configuration.certificates_dir.trim_end_matches('/');
     match made {
         0 => step.unchanged(format!("they are in `{directory}`")),

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 
 use super::LocalNode;
@@ -19,7 +19,7 @@ use super::endpoint::{ControlPlaneEndpoint, EndpointError};
 use crate::error::Diagnose;
 use crate::join::JoinContext;
 use crate::kubeconfig::{Client, Kubeconfig, KubeconfigError, client_conf};
-use crate::node::{Node, NodeError};
+use crate::node::{NewFile, Node, NodeError};
 use crate::output::printable;
 use crate::pki::{Certificate, pem_block};
 
@@ -64,11 +64,17 @@ pub async fn write(
     let step = cx.reporter.step(PHASE, "make keys");
     let keys = key::generate_side_by_side(configuration.encryption_algorithm, missing.len()).await?;
     step.done(format!("{} of {}", keys.len(), configuration.encryption_algorithm.name()));
-    for (wanted, key) in missing.iter().zip(&keys) {
-        let step = cx.reporter.step(PHASE, format!("write `{}`", wanted.path));
-        write_one(wanted, &authority, key, configuration, &cx.node)?;
-        step.done(format!("user `{}` at {}", wanted.user, wanted.server));
-    }
+    let step = cx.reporter.step(PHASE, "write the kubeconfigs");
+    let texts = missing.iter().zip(&keys).map(|(wanted, key)| text(wanted, &authority, key, configuration));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let files = missing.iter().zip(&texts).map(|(wanted, text)| NewFile {
+        path: Path::new(wanted.path),
+        content: text.expose_secret().as_bytes(),
+        mode: 0o600,
+    });
+    cx.node.ensure_files(&files.collect::<Vec<_>>())?;
+    let written = missing.iter().map(|Wanted { path, user, server, .. }| format!("`{path}`: `{user}` at {server}"));
+    step.done(written.collect::<Vec<_>>().join("; "));
     Ok(())
 }
 
@@ -145,7 +151,8 @@ fn check(text: &[u8], wanted: &Wanted, ca: &CaCertificate, cx: &JoinContext) -> 
         None if cluster.certificate_authority.is_empty() => None,
         None => read(Path::new(&cluster.certificate_authority), &cx.node)?.map(|pem| pem.to_vec()),
     };
-    let trusted = trusted.and_then(|pem| Certificate::parse_pem(&pem).ok());
+    // Go's reader of PEM wants the first line at the start of its own; kubeadm trims for it, too.
+    let trusted = trusted.and_then(|pem| Certificate::parse_pem(pem.trim_ascii()).ok());
     if trusted.and_then(|all| all.into_iter().next()).is_none_or(|first| first.der != ca.certificate.der) {
         return Err(KubeconfigsError::OtherCa { path });
     }
@@ -157,13 +164,12 @@ fn check(text: &[u8], wanted: &Wanted, ca: &CaCertificate, cx: &JoinContext) -> 
     Ok(())
 }
 
-fn write_one(
+fn text(
     wanted: &Wanted,
     authority: &Authority,
     key: &PrivateKey,
     configuration: &ControlPlaneConfiguration,
-    node: &Node,
-) -> Result<(), KubeconfigsError> {
+) -> Result<SecretString, KubeconfigsError> {
     let subject = Subject {
         common_name: wanted.user.to_owned(),
         organization: wanted.organization,
@@ -177,16 +183,14 @@ fn write_one(
     };
     let certificate = authority.issue(&subject, validity, key);
     let certificate = certificate.map_err(|source| KubeconfigsError::Issue { user: wanted.user, source })?;
-    let text = client_conf(&Client {
+    Ok(client_conf(&Client {
         ca_pem: &authority.ca.certificate.to_pem(),
         server: &wanted.server,
         cluster_name: &configuration.cluster_name,
         user_name: wanted.user,
         certificate_pem: &pem_block("CERTIFICATE", &certificate),
         key_pem: &key.to_pem()?,
-    });
-    node.ensure_file(Path::new(wanted.path), text.expose_secret().as_bytes(), 0o600)?;
-    Ok(())
+    }))
 }
 
 /// Why the kubeconfigs are not in place.

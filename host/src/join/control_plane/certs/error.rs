@@ -22,7 +22,7 @@ pub enum CertsError {
     #[error(transparent)]
     Names(#[from] NamesError),
     /// A CA is not on this machine at all. kubeadm would make a new one, with which nothing in the cluster works.
-    #[error("the cluster's {} {} not on this machine", listed(.files), if .files.len() == 1 { "is" } else { "are" })]
+    #[error("no CA of the cluster is on this machine in {}", listed(.files))]
     CaMissing {
         /// Certificates of CAs.
         files: Vec<PathBuf>,
@@ -58,7 +58,7 @@ pub enum CertsError {
         certificate: PathBuf,
     },
     /// The CA's key is elsewhere, and so are certificates that it should have signed.
-    #[error("the key of the CA in `{}` is not on this machine, and neither are {}", .ca.display(), listed(.files))]
+    #[error("the key of the CA in `{}` is not on this machine, so it cannot sign what is missing: {}", .ca.display(), listed(.files))]
     External {
         /// The CA's certificate.
         ca: PathBuf,

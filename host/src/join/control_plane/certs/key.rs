@@ -182,67 +182,48 @@ fn inner_key(pkcs8: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
     use secrecy::ExposeSecret as _;
 
     use super::*;
 
-    /// Runs openssl with this on its input; its output.
-    fn openssl(arguments: &[&str], input: &[u8]) -> String {
-        let mut child = Command::new("openssl")
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "openssl {arguments:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
+    // That openssl and kubeadm agree about every byte is shown in tests/prepare.
     #[test]
-    fn writes_keys_as_go_does_and_reads_them_back() {
-        for (algorithm, label, size) in [
-            (EncryptionAlgorithm::Rsa2048, "RSA", "2048 bit"),
-            (EncryptionAlgorithm::EcdsaP256, "EC", "256 bit"),
-            (EncryptionAlgorithm::EcdsaP384, "EC", "384 bit"),
+    fn writes_the_old_forms_and_reads_them_back() {
+        for (algorithm, label) in [
+            (EncryptionAlgorithm::Rsa2048, "RSA"),
+            (EncryptionAlgorithm::EcdsaP256, "EC"),
+            (EncryptionAlgorithm::EcdsaP384, "EC"),
         ] {
             let key = PrivateKey::generate(algorithm).unwrap();
             let pem = key.to_pem().unwrap();
             let pem = pem.expose_secret();
             assert!(pem.starts_with(&format!("-----BEGIN {label} PRIVATE KEY-----\n")), "{algorithm:?}");
-            let shown = openssl(&["pkey", "-noout", "-text"], pem.as_bytes());
-            assert!(shown.contains(size), "{shown}");
-            // openssl writes the same old form, so equality shows that nothing is missing or added.
-            let again = openssl(&["pkey", "-traditional"], pem.as_bytes());
-            assert_eq!(again, pem, "{algorithm:?}");
             let read = PrivateKey::parse_pem(pem.as_bytes()).unwrap();
             assert_eq!(read.spki().unwrap(), key.spki().unwrap());
-            let public = openssl(&["pkey", "-pubout"], pem.as_bytes());
-            assert_eq!(public, pem_block("PUBLIC KEY", &key.spki().unwrap()));
+            assert_eq!(read.to_pem().unwrap().expose_secret(), pem);
+            assert_eq!(crate::pki::spki_of_key(&pem.into()).unwrap(), key.spki().unwrap());
         }
     }
 
     #[test]
-    fn reads_every_form_that_openssl_writes() {
-        let p521 = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"];
-        let rsa = ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"];
-        for pkcs8 in [openssl(&p521, b""), openssl(&rsa, b"")] {
-            assert!(pkcs8.contains("BEGIN PRIVATE KEY"));
-            let traditional = openssl(&["pkey", "-traditional"], pkcs8.as_bytes());
-            let (first, second) =
-                (PrivateKey::parse_pem(pkcs8.as_bytes()), PrivateKey::parse_pem(traditional.as_bytes()));
-            assert_eq!(first.unwrap().spki().unwrap(), second.unwrap().spki().unwrap());
+    fn reads_pkcs8_of_each_algorithm_and_what_openssl_puts_before_a_key() {
+        use rcgen::PublicKeyData as _;
+        for algorithm in [
+            &rcgen::PKCS_RSA_SHA256,
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ECDSA_P521_SHA512,
+        ] {
+            let pair = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let read = PrivateKey::parse_pem(pair.serialize_pem().as_bytes()).unwrap();
+            assert_eq!(read.spki().unwrap(), pair.subject_public_key_info());
         }
-        let with_parameters = openssl(&["ecparam", "-name", "prime256v1", "-genkey"], b"");
-        assert!(with_parameters.starts_with("-----BEGIN EC PARAMETERS-----"));
+        let key = PrivateKey::generate(EncryptionAlgorithm::EcdsaP256).unwrap().to_pem().unwrap();
+        let prime256v1 = der::value(der::OID, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        let with_parameters = pem_block("EC PARAMETERS", &prime256v1) + key.expose_secret();
         assert!(PrivateKey::parse_pem(with_parameters.as_bytes()).is_some());
-        let ed25519 = openssl(&["genpkey", "-algorithm", "ed25519"], b"");
-        assert!(PrivateKey::parse_pem(ed25519.as_bytes()).is_none());
+        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        assert!(PrivateKey::parse_pem(ed25519.serialize_pem().as_bytes()).is_none());
     }
 
     #[test]

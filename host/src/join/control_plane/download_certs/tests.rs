@@ -2,7 +2,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::scripted::{Authority, Reply, Script, TOKEN, planning_node, status, test_context, token_discovery};
-use crate::error::Diagnose as _;
 use crate::join::control_plane::fixture::{PKI, configuration, mode, put, put_shared, read, with_node};
 use crate::join::{BootstrapCredential, TrustedCluster};
 use crate::node::stub::tree;

@@ -3,7 +3,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::*;
 use crate::api::scripted::planning_node;
-use crate::error::Diagnose as _;
 use crate::join::control_plane::fixture::{
     ca_params, configuration, ec, local, machine, mode, put, put_ca, put_shared, read as read_pki, remove, with_node,
 };
