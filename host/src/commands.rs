@@ -224,5 +224,9 @@ fn check_context(settings: &JoinSettings) -> CheckContext {
     set("ca-cert-path", settings.ca_cert_path.display().to_string());
     set("mortise-version", env!("CARGO_PKG_VERSION").to_owned());
     set("kubernetes-minor", crate::KUBERNETES_MINOR.to_string());
-    CheckContext { control_plane: false, node_name: settings.node.name.clone(), parameters }
+    if let Some(control_plane) = &settings.control_plane {
+        set("advertise-address", control_plane.advertise_address.to_string());
+        set("bind-port", control_plane.bind_port.to_string());
+    }
+    CheckContext { control_plane: settings.control_plane.is_some(), node_name: settings.node.name.clone(), parameters }
 }

@@ -13,10 +13,10 @@ mod fixture;
 pub mod handover;
 pub mod images;
 pub mod kubeconfig;
-pub mod mark;
-pub mod readiness;
-pub mod images;
 pub mod manifests;
+pub mod mark;
+pub mod parameters;
+pub mod readiness;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
