@@ -323,6 +323,17 @@ impl Client {
         })
     }
 
+    /// The state of the first member that answers, of those it knows.
+    ///
+    /// # Errors
+    ///
+    /// [`EtcdError::Unreachable`], [`EtcdError::Unanswered`].
+    pub async fn any_status(&self) -> Result<Status, EtcdError> {
+        let endpoints = self.endpoints();
+        let attempts = endpoints.iter().map(|endpoint| self.status(endpoint));
+        first_ok(attempts).await.map_err(most_telling)
+    }
+
     /// Asks one member, once more on a new connection where a kept one failed.
     async fn ask<T>(
         &self,
