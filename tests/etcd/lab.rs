@@ -233,6 +233,14 @@ impl Cluster {
         running.process.wait().expect("it is gone");
     }
 
+    /// SIGKILL, if it runs.
+    pub(crate) fn kill_if_running(&self, index: u8) {
+        let running = self.members.borrow().iter().any(|running| running.index == index);
+        if running {
+            self.kill(index);
+        }
+    }
+
     /// The real `etcdctl` against one member.
     pub(crate) fn etcdctl(&self, index: u8, arguments: &[&str]) -> Output {
         let pki = self.pki().join("etcd");
@@ -265,7 +273,10 @@ pub(crate) fn name(index: u8) -> String {
 pub(crate) fn initial_cluster(membership: &Membership, own: MemberId, own_name: &str) -> String {
     let members = membership.members.iter();
     let name = |id, name: &str| if id == own { own_name.to_owned() } else { name.to_owned() };
-    members.map(|member| format!("{}={}", name(member.id, &member.name), member.peer_urls[0])).collect::<Vec<_>>().join(",")
+    members
+        .map(|member| format!("{}={}", name(member.id, &member.name), member.peer_urls[0]))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 pub(crate) fn reporter() -> Reporter {

@@ -146,7 +146,8 @@ pub(crate) async fn fill(credentials: &Credentials, endpoint: &str, values: u32)
 /// Writes many small entries side by side: a long log.
 pub(crate) async fn lengthen(credentials: &Credentials, endpoint: &str, entries: u32) {
     let channel = credentials.connect(endpoint).await.expect("a connection");
-    let writes = futures::stream::iter((0..entries).map(|number| put(&channel, format!("log/{}", number % 100), vec![1])));
+    let writes =
+        futures::stream::iter((0..entries).map(|number| put(&channel, format!("log/{}", number % 100), vec![1])));
     let mut writes = futures::StreamExt::buffer_unordered(writes, 200);
     while let Some(written) = futures::StreamExt::next(&mut writes).await {
         written.expect("it is written");

@@ -51,6 +51,8 @@ pub const CHECK_PHASE: &str = "check-etcd";
 const POLL: Duration = Duration::from_millis(50);
 /// Pause before a change that etcd refused for the moment is asked for again.
 const RETRY: Duration = Duration::from_millis(200);
+/// A leader that is lost is followed by another one within this time: kubeadm's etcd has an election timeout of a second.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
 /// So many looks at a learner apart, the list of members is read, too: somebody may have removed it.
 const LOOKS_PER_LIST: u32 = 40;
 
@@ -119,13 +121,19 @@ pub async fn connect(
 /// # Errors
 ///
 /// [`EtcdJoinError::NoQuorum`] with who is down, [`EtcdJoinError::Alarm`]; etcd's where nobody answers.
-pub async fn check_health(
-    client: &Client,
-    phase: &'static str,
-    reporter: &Reporter,
-) -> Result<Health, EtcdJoinError> {
+pub async fn check_health(client: &Client, phase: &'static str, reporter: &Reporter) -> Result<Health, EtcdJoinError> {
     let step = reporter.step(phase, "look at etcd's members");
-    let health = health::look(client).await?;
+    let deadline = Instant::now() + ELECTION_PATIENCE;
+    let health = loop {
+        let health = health::look(client).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match health {
+            Ok(health) if health.has_quorum() || left.is_zero() => break health,
+            Err(error) if left.is_zero() || !error.may_pass() => return Err(error.into()),
+            _ => reporter.waiting(phase, "a quorum of etcd's members", left),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
     let alarms = health.alarms();
     if !alarms.is_empty() {
         return Err(EtcdJoinError::Alarm { alarms });
@@ -162,7 +170,9 @@ impl EtcdJoin<'_> {
         let mut after: Vec<String> = before
             .members
             .iter()
-            .filter(|member| Some(member.id) != self.replace && !member.peer_urls.iter().any(|url| url == self.peer_url))
+            .filter(|member| {
+                Some(member.id) != self.replace && !member.peer_urls.iter().any(|url| url == self.peer_url)
+            })
             .map(line)
             .collect();
         if self.replace.is_none_or(|id| before.by_peer_url(self.peer_url).is_some_and(|own| own.id == id)) {
@@ -238,9 +248,13 @@ impl EtcdJoin<'_> {
             step.unchanged(format!("{member} is this machine's already"));
             return Ok(Own { id: member.id, has_started: member.has_started(), membership });
         }
-        if let Some(other) = membership.members.iter().find(|member| member.name == self.name && Some(member.id) != self.replace)
+        if let Some(other) =
+            membership.members.iter().find(|member| member.name == self.name && Some(member.id) != self.replace)
         {
-            let text = format!("etcd has {other} under this machine's name; if it is its past, `--replace-member {}`", other.id);
+            let text = format!(
+                "etcd has {other} under this machine's name; if it is its past, `--replace-member {}`",
+                other.id
+            );
             reporter.warn(Some(PHASE), text);
         }
         self.check_space(health.db_bytes(), node)?;
@@ -252,8 +266,11 @@ impl EtcdJoin<'_> {
                 let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
                 let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
                 // No line in the journal: the directory was noted as empty before the join.
-                std::fs::remove_dir_all(&path)
-                    .map_err(|source| EtcdJoinError::DataDirectory { action: "empty", path, source })?;
+                std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
+                    action: "empty",
+                    path,
+                    source,
+                })?;
                 step.done("it had the data of this machine's learner that is a member no more");
             }
             _ => {}
@@ -277,8 +294,11 @@ impl EtcdJoin<'_> {
 
     fn decide(&self, membership: &Membership, node: &Node) -> Result<Plan, EtcdJoinError> {
         let directory = node.locate(self.data_dir);
-        let data = own::read_data(&directory)
-            .map_err(|source| EtcdJoinError::DataDirectory { action: "read", path: directory, source })?;
+        let data = own::read_data(&directory).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "read",
+            path: directory,
+            source,
+        })?;
         match own::decide(membership, self.peer_url, self.recorded(node), data, self.replace) {
             Plan::Refuse(conflict) => Err(EtcdJoinError::Conflict {
                 peer_url: self.peer_url.to_owned(),
@@ -307,8 +327,11 @@ impl EtcdJoin<'_> {
 
     fn check_space(&self, db_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
         let directory = node.locate(self.data_dir);
-        let free_bytes = disk::free_bytes(&directory)
-            .map_err(|source| EtcdJoinError::DataDirectory { action: "measure", path: directory.clone(), source })?;
+        let free_bytes = disk::free_bytes(&directory).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "measure",
+            path: directory.clone(),
+            source,
+        })?;
         // What the learner has written already is the database.
         let there = matches!(own::read_data(&directory), Ok(Data::Of(_)));
         let needed_bytes = if there { disk::needed_bytes(0) / 2 } else { disk::needed_bytes(db_bytes) };
@@ -321,8 +344,11 @@ impl EtcdJoin<'_> {
     fn check_speed(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
         let step = reporter.step(PHASE, "measure the data directory");
         let directory = node.locate(self.data_dir);
-        let latency = disk::sync_latency(&directory)
-            .map_err(|source| EtcdJoinError::DataDirectory { action: "measure", path: directory, source })?;
+        let latency = disk::sync_latency(&directory).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "measure",
+            path: directory,
+            source,
+        })?;
         if latency > disk::TOO_SLOW_SYNC {
             return Err(EtcdJoinError::SlowDisk { path: self.data_dir.to_owned(), latency });
         }
@@ -526,10 +552,7 @@ impl EtcdJoin<'_> {
                 }
                 Err(error) => error,
             };
-            let lookup = matches!(
-                error.refusal(),
-                None | Some(Refusal::NotALearner | Refusal::MemberNotFound)
-            );
+            let lookup = matches!(error.refusal(), None | Some(Refusal::NotALearner | Refusal::MemberNotFound));
             if lookup && let Ok(membership) = self.client.members().await {
                 match membership.by_id(id) {
                     None => return Err(EtcdJoinError::LearnerGone { id }),
@@ -593,13 +616,9 @@ impl EtcdJoin<'_> {
     }
 
     /// Removes our learner again, unless it votes after all. What fails here is told; the error that led here stands.
-    async fn take_back(
-        &self,
-        id: MemberId,
-        withdraw: impl AsyncFnOnce() -> Result<(), Failure>,
-        reporter: &Reporter,
-    ) {
-        let by_hand = format!("`etcdctl member remove {id}` on another control plane removes it, or a second run goes on");
+    async fn take_back(&self, id: MemberId, withdraw: impl AsyncFnOnce() -> Result<(), Failure>, reporter: &Reporter) {
+        let by_hand =
+            format!("`etcdctl member remove {id}` on another control plane removes it, or a second run goes on");
         let step = reporter.step(PHASE, format!("remove this machine's learner {id} again"));
         match self.client.members().await.map(|membership| membership.by_id(id).cloned()) {
             Ok(None) => return step.unchanged("it is no member any more"),

@@ -266,7 +266,8 @@ impl Record {
             What::Done(made) => {
                 self.mark(line.seq, State::Done);
                 let of = self.effects.iter_mut().rev().find(|recorded| recorded.seq == line.seq);
-                if let (Some(Recorded { effect: Effect::EtcdMember { id, .. }, .. }), Some(made)) = (of, made.member_id) {
+                if let (Some(Recorded { effect: Effect::EtcdMember { id, .. }, .. }), Some(made)) = (of, made.member_id)
+                {
                     *id = Some(made);
                 }
             }

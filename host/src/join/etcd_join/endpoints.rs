@@ -54,7 +54,10 @@ pub async fn find(
         .await?;
     if !told.silent.is_empty() {
         let pods = told.silent.join("`, `");
-        reporter.warn(Some(PHASE), format!("Pod `{pods}` has no annotation `{ANNOTATION}`; its member is found by the others"));
+        reporter.warn(
+            Some(PHASE),
+            format!("Pod `{pods}` has no annotation `{ANNOTATION}`; its member is found by the others"),
+        );
     }
     Ok(told.endpoints)
 }
@@ -105,7 +108,10 @@ mod tests {
             pod("etcd-e", Some("https://192.0.2.11:2379")),
         ];
         let told = told_by(&pods);
-        assert_eq!(told.endpoints, ["https://192.0.2.11:2379", "https://192.0.2.13:2379", "https://[2001:db8::3]:2379"]);
+        assert_eq!(
+            told.endpoints,
+            ["https://192.0.2.11:2379", "https://192.0.2.13:2379", "https://[2001:db8::3]:2379"]
+        );
         assert_eq!(told.silent, ["etcd-b", "etcd-d"]);
     }
 }

@@ -228,7 +228,8 @@ impl Diagnose for EtcdJoinError {
             Self::Node(error) => return error.hint(),
             Self::Snapshot(error) => return error.hint(),
             Self::NoPods { .. } => {
-                "`kubectl -n kube-system get pods -l component=etcd -o yaml` shows etcd's Pods and their annotations".into()
+                "`kubectl -n kube-system get pods -l component=etcd -o yaml` shows etcd's Pods and their annotations"
+                    .into()
             }
             Self::NoQuorum { voters, .. } => no_quorum_hint(*voters),
             Self::Alarm { .. } => format!(
@@ -258,9 +259,11 @@ impl Diagnose for EtcdJoinError {
                 format!("`findmnt -T {}` shows the file system; etcd wants an SSD of its own", path.display())
             }
             Self::DataDirectory { path, source, .. } => return file_hint(source, path),
-            Self::Stalled { .. } => "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here; ports \
+            Self::Stalled { .. } => {
+                "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here; ports \
                                      2379 and 2380 have to be open between the control planes"
-                .into(),
+                    .into()
+            }
             Self::LearnerGone { .. } => format!("run the same command again to add it once more; {LIST}"),
             Self::NotAgreed { .. } => format!("run the same command again, it goes on from here; {LIST}"),
         })

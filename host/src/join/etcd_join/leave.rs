@@ -63,12 +63,9 @@ impl Removal {
     fn refusal(self) -> Option<EtcdJoinError> {
         match self {
             Self::Gone | Self::Harmless(_) | Self::KeepsQuorum { .. } => None,
-            Self::BreaksQuorum { member, voters, up } => Some(EtcdJoinError::BreaksQuorum {
-                member: member.to_string(),
-                voters,
-                up,
-                needed: quorum(voters),
-            }),
+            Self::BreaksQuorum { member, voters, up } => {
+                Some(EtcdJoinError::BreaksQuorum { member: member.to_string(), voters, up, needed: quorum(voters) })
+            }
             Self::LastVoter(member) => Some(EtcdJoinError::LastVoter { member: member.to_string() }),
         }
     }
