@@ -205,7 +205,7 @@ fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environm
         node_name: settings.node.name.clone(),
         cri_socket: settings.node.cri_socket.clone().unwrap_or_default(),
         environment,
-        owned: Ownership::of(earlier, None),
+        owned: Ownership::of(earlier, settings.control_plane.as_ref().map(|it| it.bind_port)),
         secrets,
         root: settings.root.clone(),
         launcher: Launcher::default(),
@@ -224,5 +224,10 @@ fn check_context(settings: &JoinSettings) -> CheckContext {
     set("ca-cert-path", settings.ca_cert_path.display().to_string());
     set("mortise-version", env!("CARGO_PKG_VERSION").to_owned());
     set("kubernetes-minor", crate::KUBERNETES_MINOR.to_string());
-    CheckContext { control_plane: false, node_name: settings.node.name.clone(), parameters }
+    if let Some(control_plane) = &settings.control_plane {
+        set("advertise-address", control_plane.advertise_address.to_string());
+        set("bind-port", control_plane.bind_port.to_string());
+    }
+    let control_plane = settings.control_plane.is_some();
+    CheckContext { control_plane, node_name: settings.node.name.clone(), parameters }
 }

@@ -13,9 +13,9 @@ use super::join_configuration::{BootstrapTokenInput, JoinConfiguration};
 use super::join_plugins::JoinPlugins;
 use super::reader::UnknownFields;
 use super::{
-    ControlPlaneSettings, Discovery, Environment, IgnoredChecks, ImagePull, ImagePullPolicy, JoinSettings, NodeSettings,
-    PluginSettings, TlsBootstrapBy, TokenDiscovery, Wait, Warning, check_socket, control_plane, discovery_file, endpoint,
-    file, ignored_checks, join_plugins, mixed, phases, socket_url,
+    ControlPlaneSettings, Discovery, Environment, IgnoredChecks, ImagePull, ImagePullPolicy, JoinSettings,
+    NodeSettings, PluginSettings, TlsBootstrapBy, TokenDiscovery, Wait, Warning, check_socket, control_plane,
+    discovery_file, endpoint, file, ignored_checks, join_plugins, mixed, phases, socket_url,
 };
 use crate::cli::{JoinArgs, Scope};
 use crate::pki::{Pin, PinError};

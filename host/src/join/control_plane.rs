@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 pub mod admin;
 pub mod certs;
+pub mod checks;
 pub mod components;
 pub mod configuration;
 pub mod download_certs;
@@ -11,12 +12,12 @@ pub mod endpoint;
 #[cfg(test)]
 mod fixture;
 pub mod handover;
+pub mod image_pull;
 pub mod images;
 pub mod kubeconfig;
+pub mod manifests;
 pub mod mark;
 pub mod readiness;
-pub mod images;
-pub mod manifests;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
