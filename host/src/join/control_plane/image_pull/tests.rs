@@ -20,7 +20,7 @@ fn cluster() -> ControlPlaneConfiguration {
 /// The runtime, and a join that uses it.
 fn machine(script: Script, image_pull: ImagePull) -> (FakeRuntime, tempfile::TempDir, JoinContext) {
     let runtime = FakeRuntime::start(script.into_iter().chain([version(), status(true)]).collect());
-    let (directory, cx) = test_context(&Dialer::default(), token_discovery("api.test:6443", Vec::new()));
+    let (directory, cx) = test_context(&Dialer::Tcp, token_discovery("api.test:6443", Vec::new()));
     let url = runtime.url();
     let cx = cx.with(|settings| {
         settings.node.cri_socket = Some(url);
