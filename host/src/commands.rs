@@ -205,7 +205,7 @@ fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environm
         node_name: settings.node.name.clone(),
         cri_socket: settings.node.cri_socket.clone().unwrap_or_default(),
         environment,
-        owned: Ownership::of(earlier, None),
+        owned: Ownership::of(earlier, settings.control_plane.as_ref().map(|it| it.bind_port)),
         secrets,
         root: settings.root.clone(),
         launcher: Launcher::default(),
@@ -228,5 +228,6 @@ fn check_context(settings: &JoinSettings) -> CheckContext {
         set("advertise-address", control_plane.advertise_address.to_string());
         set("bind-port", control_plane.bind_port.to_string());
     }
-    CheckContext { control_plane: settings.control_plane.is_some(), node_name: settings.node.name.clone(), parameters }
+    let control_plane = settings.control_plane.is_some();
+    CheckContext { control_plane, node_name: settings.node.name.clone(), parameters }
 }

@@ -179,6 +179,11 @@ impl Reporter {
         self.inner.format
     }
 
+    /// Whether waiting is one line on a terminal, which may be told anew at any time.
+    pub fn has_live_line(&self) -> bool {
+        self.inner.format == Format::Text && self.held.is_none() && io::stderr().is_terminal()
+    }
+
     /// Time since the command began.
     pub fn elapsed(&self) -> Duration {
         self.inner.started.elapsed()

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 pub mod admin;
 pub mod certs;
+pub mod checks;
 pub mod components;
 pub mod configuration;
 pub mod download_certs;
@@ -11,6 +12,7 @@ pub mod endpoint;
 #[cfg(test)]
 mod fixture;
 pub mod handover;
+pub mod image_pull;
 pub mod images;
 pub mod kubeconfig;
 pub mod manifests;

@@ -10,7 +10,7 @@ use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd}
 use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
 use crate::join::control_plane::{
-    LocalNode, certs, download_certs, handover, kubeconfig, mark, parameters, readiness,
+    LocalNode, certs, download_certs, handover, image_pull, kubeconfig, mark, parameters, readiness,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
 use crate::join::Access;
@@ -59,7 +59,7 @@ impl Run {
     /// The images of the static Pods, pulled while nothing is touched yet.
     pub(super) async fn pull_images(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
-        //IMG image_pull::run(&known.configuration, &self.cx).await?;
+        image_pull::run(&known.configuration, &self.cx).await?;
         Ok(())
     }
 
