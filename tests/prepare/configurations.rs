@@ -138,6 +138,16 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         valid: true,
     },
     Configuration {
+        name: "another directory for the certificates",
+        cluster: cluster!(
+            "controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: ECDSA-P256\ncertificatesDir: \
+             /etc/kubernetes/own/pki/\n"
+        ),
+        address: "10.0.0.2",
+        ca_algorithm: "ECDSA-P256",
+        valid: true,
+    },
+    Configuration {
         name: "further names that are none",
         cluster: cluster!(
             "controlPlaneEndpoint: 010.0.0.100\nencryptionAlgorithm: ECDSA-P256\napiServer:\n  certSANs: [a_b, 'x y', \

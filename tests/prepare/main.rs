@@ -183,7 +183,8 @@ impl Comparison {
         };
         assert_eq!(paths(&ours), paths(&theirs), "{name}");
         assert!(ours.len() >= 10, "{name}: {:#?}", paths(&ours));
-        let ca_start = not_before_of_ca(&ours);
+        let ca = mortise::pki::Certificate::parse_pem(&ours[&self.pki().join("ca.crt")].1).unwrap();
+        let ca_start = ca[0].not_before;
         for (path, (_, content)) in &ours {
             let expected = if path.extension().is_some_and(|extension| extension == "conf") {
                 Expected::Kubeconfig { ca_start }
@@ -234,15 +235,21 @@ impl Comparison {
         Ok(())
     }
 
+    /// The certificates' directory, below that of Kubernetes.
+    fn pki(&self) -> PathBuf {
+        let directory = self.parsed().certificates_dir;
+        Path::new(&directory).strip_prefix(Path::new("/").join(KUBERNETES)).unwrap().to_owned()
+    }
+
     fn parsed(&self) -> ControlPlaneConfiguration {
         serde_saphyr::from_str(self.configuration.cluster).unwrap()
     }
 
     /// Every leaf by its CA, by an implementation that is neither's.
     fn verify_by_openssl(&self, files: &BTreeMap<PathBuf, (u32, Vec<u8>)>) {
-        let pki = self.mortise.path().join(KUBERNETES).join("pki");
+        let pki = self.mortise.path().join(KUBERNETES).join(self.pki());
         for path in files.keys().filter(|path| path.extension().is_some_and(|extension| extension == "crt")) {
-            let path = path.strip_prefix("pki").unwrap();
+            let path = path.strip_prefix(self.pki()).unwrap();
             let ca = match path.to_str().unwrap() {
                 "front-proxy-client.crt" | "front-proxy-ca.crt" => "front-proxy-ca.crt",
                 "apiserver-etcd-client.crt" => "etcd/ca.crt",
@@ -270,8 +277,10 @@ impl Comparison {
         assert!(output.contains("admin.conf"), "{output}");
         kubeadm(root, &["certs", "renew", "all", "--config", "/init.json"]);
         let after = files(root);
-        for file in ["pki/apiserver.crt", "pki/front-proxy-client.crt", "admin.conf", "scheduler.conf"] {
-            assert_ne!(before[Path::new(file)], after[Path::new(file)], "{}: {file}", self.configuration.name);
+        let pki = self.pki();
+        let certificates = ["apiserver.crt", "front-proxy-client.crt"].map(|name| pki.join(name));
+        for file in certificates.into_iter().chain(["admin.conf", "scheduler.conf"].map(PathBuf::from)) {
+            assert_ne!(before[&file], after[&file], "{}: {}", self.configuration.name, file.display());
         }
     }
 
@@ -389,8 +398,4 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         }
     }
     all
-}
-
-fn not_before_of_ca(files: &BTreeMap<PathBuf, (u32, Vec<u8>)>) -> i64 {
-    mortise::pki::Certificate::parse_pem(&files[Path::new("pki/ca.crt")].1).unwrap()[0].not_before
 }
