@@ -17,7 +17,6 @@ pub mod images;
 pub mod kubeconfig;
 pub mod manifests;
 pub mod mark;
-pub mod parameters;
 pub mod readiness;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.

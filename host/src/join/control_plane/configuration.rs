@@ -87,7 +87,8 @@ impl ControlPlaneConfiguration {
     ///
     /// [`ConfigurationError::Malformed`].
     pub fn of(stored: &serde_json::Value) -> Result<Self, ConfigurationError> {
-        Self::deserialize(stored).map_err(|error| ConfigurationError::Malformed { reason: printable(&error.to_string()) })
+        Self::deserialize(stored)
+            .map_err(|error| ConfigurationError::Malformed { reason: printable(&error.to_string()) })
     }
 }
 

@@ -5,15 +5,15 @@ use std::path::Path;
 use super::Run;
 use crate::config::ControlPlaneSettings;
 use crate::error::Failure;
+use crate::join::Access;
+use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
-use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
 use crate::join::control_plane::{
-    LocalNode, certs, download_certs, handover, image_pull, kubeconfig, mark, parameters, readiness,
+    LocalNode, certs, checks, download_certs, handover, image_pull, kubeconfig, mark, readiness,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
-use crate::join::Access;
 use crate::node::Change;
 use crate::plan::Step;
 
@@ -52,7 +52,7 @@ impl Run {
         let known = self.known().await?;
         let key = known.settings.certificate_key.as_ref();
         readiness::check(&known.configuration, key, &self.cx)?;
-        self.plugins.learn(parameters::of(&known.configuration, &known.local, key.is_some()));
+        self.plugins.learn(checks::parameters(&known.configuration, &known.settings));
         Ok(())
     }
 
@@ -75,7 +75,8 @@ impl Run {
         match &known.settings.certificate_key {
             Some(key) => download_certs::run(&known.access, &known.configuration, key, &self.cx).await?,
             None => {
-                let step = self.cx.reporter.step("control-plane-prepare/download-certs", "fetch the shared certificates");
+                let step =
+                    self.cx.reporter.step("control-plane-prepare/download-certs", "fetch the shared certificates");
                 step.skipped("without a certificate key, they are on this machine");
             }
         }
