@@ -4,12 +4,14 @@
 mod behind;
 #[path = "../built.rs"]
 mod built;
+mod cancelled;
 mod commands;
 mod endings;
 mod example;
 mod files;
 mod grants;
 mod http;
+mod https;
 mod machine;
 mod native;
 mod network;

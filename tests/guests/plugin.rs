@@ -189,13 +189,22 @@ impl Setup {
         Plugins::prepare_with(self.launcher.clone(), false, &all, &self.policy, self.machine.clone(), context)
     }
 
+    /// The component with its manifest.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        if self.manifest.is_empty() {
+            return self.component.clone();
+        }
+        with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
+    }
+
+    /// What the plugin is told, as JSON.
+    pub(crate) fn settings(&self) -> String {
+        serde_json::to_string(&self.settings).unwrap()
+    }
+
     /// The component in a file, and what names it.
     fn as_configured(&self, name: &str) -> (PluginSettings, tempfile::NamedTempFile) {
-        let component = if self.manifest.is_empty() {
-            self.component.clone()
-        } else {
-            with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
-        };
+        let component = self.component();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, &component).unwrap();
         let settings = PluginSettings {

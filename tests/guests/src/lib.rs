@@ -15,6 +15,7 @@ use bindings::exports::mortise::preflight::check::{
     CheckInfo, Error, Finding, Guest as Check, Report, Severity, Stage,
 };
 mod calls;
+mod wasi;
 
 use bindings::mortise::host::{commands, context, facts, files, log, settings};
 
@@ -47,6 +48,13 @@ const CHECKS: &[&str] = &[
     "asks-forever",
     "network",
     "writes-terminal",
+    "evil-texts",
+    "evil-error",
+    "evil-panic",
+    "floods-stdout",
+    "random",
+    "handles",
+    "hostcall-bytes",
     "calls",
 ];
 
@@ -62,7 +70,7 @@ impl Check for Guest {
             .filter(|id| wanted.is_empty() || wanted.iter().any(|name| name == *id))
             .map(|id| CheckInfo {
                 id: (*id).into(),
-                title: format!("what happens when a check {id}"),
+                title: if id.starts_with("evil") { evil("title") } else { format!("what happens when a check {id}") },
                 stage: match *id {
                     "cluster" => Stage::Cluster,
                     "joined" => Stage::Joined,
@@ -157,6 +165,37 @@ impl Check for Guest {
                 ],
                 ..passed()
             }),
+            "evil-texts" => {
+                let pairs = || vec![(evil("name"), evil("value"))];
+                let finding = Finding {
+                    severity: Severity::Warning,
+                    message: evil("message"),
+                    evidence: pairs(),
+                    remedy: Some(evil("remedy")),
+                    extra: pairs(),
+                };
+                log::write(log::Level::Warn, &evil("log"));
+                Ok(Report {
+                    skipped: Some(evil("skipped")),
+                    findings: vec![finding],
+                    evidence: pairs(),
+                    extra: pairs(),
+                })
+            }
+            "evil-error" => Err(Error { code: evil("code"), message: evil("message"), retryable: false }),
+            "evil-panic" => panic!("{}", evil("panic")),
+            "floods-stdout" => {
+                for _ in 0..10_000 {
+                    println!("{}", "noise ".repeat(100));
+                }
+                Ok(passed())
+            }
+            "random" => Ok(Report { skipped: Some(wasi::random(64 << 10, 1 << 20)), ..passed() }),
+            "handles" => Ok(Report { skipped: Some(wasi::handles(5_000)), ..passed() }),
+            "hostcall-bytes" => {
+                log::write(log::Level::Info, &"x".repeat(8 << 20));
+                Ok(passed())
+            }
             "calls" => Ok(Report { evidence: calls::all(), ..passed() }),
             "asks-forever" => loop {
                 let _ = black_box(facts::swap());
@@ -180,6 +219,11 @@ fn only() -> Vec<String> {
     let Some((_, rest)) = settings.split_once("\"only\":[") else { return Vec::new() };
     let (names, _) = rest.split_once(']').unwrap_or((rest, ""));
     names.split(',').map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+/// A text that would clear a terminal, end its line, hang up a client of JSON, or be read in another direction.
+fn evil(name: &str) -> String {
+    format!("{name}\u{1b}[2J\u{9b}1m\u{7}\r\n\0\u{7f}\u{202e}\u{2028}\u{85}\"\\</script>")
 }
 
 fn recurse(depth: u64) -> u64 {

@@ -134,7 +134,7 @@ impl ProbeGrant {
 
 /// Each flag with what stands before and after it.
 fn scope_words(scope: AddressScope, before: &str, after: &str) -> String {
-    let words = [(scope.link_local, "link-local"), (scope.private, "private")];
+    let words = [(scope.link_local, "link-local"), (scope.private, "private"), (scope.proxy, "proxy")];
     words.iter().filter(|(on, _)| *on).map(|(_, word)| format!("{before}{word}{after}")).collect()
 }
 
