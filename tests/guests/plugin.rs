@@ -81,7 +81,9 @@ fn explained(manifest: &str) -> String {
             }
         }
     }
-    manifest.to_string()
+    // YAML has no control characters but those that are written so.
+    let ascii = |c: char| if c.is_ascii() && c != '\x7f' { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    manifest.to_string().chars().map(ascii).collect()
 }
 
 /// One plugin as an operator would name it.
@@ -131,6 +133,12 @@ impl Setup {
     /// Lines below the manifest's own.
     pub(crate) fn manifest(mut self, lines: &str) -> Self {
         self.manifest.push_str(lines);
+        self
+    }
+
+    /// As long as this a call may compute.
+    pub(crate) fn time(mut self, time: &str) -> Self {
+        self.manifest = self.manifest.replace("time: 500ms", &format!("time: {time}"));
         self
     }
 

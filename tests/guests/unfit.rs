@@ -11,7 +11,7 @@ fn refused(component: &[u8]) -> (String, &'static str) {
     (error.to_string(), error.code())
 }
 
-fn wat(text: &str) -> Vec<u8> {
+pub(crate) fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
@@ -78,6 +78,39 @@ fn a_file_beyond_64_mib_is_not_even_parsed() {
     assert!(message.contains("larger than 64 MiB"), "{message}");
 }
 
+/// Nothing of it is read beyond the bound, and what is no file is not waited for.
+#[test]
+fn a_component_of_200_mb_and_one_without_end_are_refused_unread() {
+    let directory = tempfile::tempdir().unwrap();
+    let (large, fifo) = (directory.path().join("large.wasm"), directory.path().join("fifo.wasm"));
+    let mut content = guest().to_vec();
+    content.resize(4096, 0);
+    std::fs::write(&large, content).unwrap();
+    std::fs::File::options().write(true).open(&large).unwrap().set_len(200 << 20).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let before = read_bytes();
+    for (path, code) in [(&*large, "plugin-too-large"), (&*fifo, "plugin-read"), ("/dev/zero".as_ref(), "plugin-read")]
+    {
+        let error = mortise::plugin::inspect("guest", path).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), (code, ExitCode::Usage), "{error}");
+    }
+    let read = read_bytes() - before;
+    assert!(read < 100 << 20, "{read} bytes were read");
+    small_passes();
+}
+
+/// Bytes this thread has read.
+fn read_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+fn small_passes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let results = runtime.block_on(Setup::new(guest()).only("passes").run(Stage::Node));
+    assert_eq!(results[0].status, CheckStatus::Passed);
+}
+
 #[test]
 fn a_manifest_is_strict() {
     let base = "schema: mortise.dev/plugin/v1alpha1\nid: a\nversion: 1.0.0\nkind: preflight\n";
@@ -88,7 +121,9 @@ fn a_manifest_is_strict() {
         (&*format!("{base}grants: {{facts: [kernle]}}\n"), "unknown fact `kernle`"),
         (&*format!("{base}grants: {{files: [{{path: '{{ca-cert-path}}', reason: r}}]}}\n"), "placeholder"),
         (&*format!("{base}limits: {{memory: 1024Mi}}\n"), "memory"),
+        (&*format!("{base}limits: {{memory: 257Mi}}\n"), "memory"),
         (&*format!("{base}limits: {{time: 0s}}\n"), "time"),
+        (&*format!("{base}limits: {{time: 61s}}\n"), "time"),
         (&*base.replace("preflight", "discovery"), "its kind is `discovery`"),
         (&*base.replace("id: a", "id: ../a"), "`id` and `version`"),
     ] {

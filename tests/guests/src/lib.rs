@@ -55,6 +55,13 @@ const CHECKS: &[&str] = &[
     "random",
     "handles",
     "hostcall-bytes",
+    "many-asks",
+    "much-evidence",
+    "much-finding-evidence",
+    "large-report",
+    "large-remedy",
+    "large-skip",
+    "long-lines",
     "calls",
 ];
 
@@ -63,6 +70,15 @@ impl Check for Guest {
         if settings::get().contains("\"list\":\"bad-id\"") {
             let title = String::new();
             return vec![CheckInfo { id: "bad id".into(), title, stage: Stage::Node, severity: Severity::Error }];
+        }
+        let check =
+            |id: &str, title: String| CheckInfo { id: id.into(), title, stage: Stage::Node, severity: Severity::Error };
+        match settings::text("list").as_deref() {
+            Some("many") => return (0..257).map(|n| check(&format!("c{n}"), String::new())).collect(),
+            Some("twice") => return vec![check("once", String::new()), check("Once", String::new())],
+            Some("long-title") => return vec![check("a", "x".repeat(201))],
+            Some("long-id") => return vec![check(&"x".repeat(254), String::new())],
+            _ => {}
         }
         let wanted: Vec<String> = only();
         CHECKS
@@ -166,21 +182,16 @@ impl Check for Guest {
                 ..passed()
             }),
             "evil-texts" => {
-                let pairs = || vec![(evil("name"), evil("value"))];
+                let one = || vec![(evil("name"), evil("value"))];
                 let finding = Finding {
                     severity: Severity::Warning,
                     message: evil("message"),
-                    evidence: pairs(),
+                    evidence: one(),
                     remedy: Some(evil("remedy")),
-                    extra: pairs(),
+                    extra: one(),
                 };
                 log::write(log::Level::Warn, &evil("log"));
-                Ok(Report {
-                    skipped: Some(evil("skipped")),
-                    findings: vec![finding],
-                    evidence: pairs(),
-                    extra: pairs(),
-                })
+                Ok(Report { skipped: Some(evil("skipped")), findings: vec![finding], evidence: one(), extra: one() })
             }
             "evil-error" => Err(Error { code: evil("code"), message: evil("message"), retryable: false }),
             "evil-panic" => panic!("{}", evil("panic")),
@@ -192,6 +203,33 @@ impl Check for Guest {
             }
             "random" => Ok(Report { skipped: Some(wasi::random(64 << 10, 1 << 20)), ..passed() }),
             "handles" => Ok(Report { skipped: Some(wasi::handles(5_000)), ..passed() }),
+            "many-asks" => {
+                let mut asked = 0;
+                let last = loop {
+                    match facts::swap() {
+                        Ok(_) => asked += 1,
+                        Err(error) => break error,
+                    }
+                };
+                Ok(Report { skipped: Some(format!("{asked} answers, then {}", last.message)), ..passed() })
+            }
+            "much-evidence" => Ok(Report { evidence: pairs(65), ..passed() }),
+            "much-finding-evidence" => {
+                let finding = Finding { evidence: pairs(65), ..finding("m".into()) };
+                Ok(Report { findings: vec![finding], ..passed() })
+            }
+            "large-report" => Ok(Report { findings: (0..65).map(|_| finding("x".repeat(4096))).collect(), ..passed() }),
+            "large-remedy" => {
+                let finding = Finding { remedy: Some("x".repeat(4097)), ..finding("m".into()) };
+                Ok(Report { findings: vec![finding], ..passed() })
+            }
+            "large-skip" => Ok(Report { skipped: Some("x".repeat(4097)), ..passed() }),
+            "long-lines" => {
+                for _ in 0..100 {
+                    log::write(log::Level::Info, &"y".repeat(5000));
+                }
+                Ok(passed())
+            }
             "hostcall-bytes" => {
                 log::write(log::Level::Info, &"x".repeat(8 << 20));
                 Ok(passed())
@@ -243,6 +281,10 @@ fn answers(asked: Vec<(&str, Result<String, facts::Error>)>) -> Report {
 
 fn finding(message: String) -> Finding {
     Finding { severity: Severity::Error, message, evidence: Vec::new(), remedy: None, extra: Vec::new() }
+}
+
+fn pairs(count: usize) -> Vec<(String, String)> {
+    (0..count).map(|n| (n.to_string(), String::new())).collect()
 }
 
 fn passed() -> Report {
