@@ -275,7 +275,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Unicode's general category Cc, the line and paragraph separators, and the characters of property `Bidi_Control`.
-fn misleads(c: char) -> bool {
+pub(crate) fn misleads(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }

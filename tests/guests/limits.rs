@@ -15,7 +15,7 @@ use mortise::plugin::{Answer, CheckStatus, Stage};
 use crate::endings::breaks;
 use crate::machine::Machine;
 use crate::network::{answers, calling, passing};
-use crate::plugin::{Setup, guest};
+use crate::plugin::{Setup, guest, leb128};
 use crate::standin::{CONFINED, frame, stand_in};
 use crate::unfit::wat;
 
@@ -40,8 +40,7 @@ fn beside(module: &str, count: u8) -> Vec<u8> {
     let mut whole = guest().to_vec();
     let section = |whole: &mut Vec<u8>, id: u8, body: &[u8]| {
         whole.push(id);
-        // Padded to two bytes, which every length here has.
-        whole.extend([(body.len() & 0x7f) as u8 | 0x80, (body.len() >> 7) as u8]);
+        whole.extend(leb128(body.len()));
         whole.extend(body);
     };
     section(&mut whole, 1, &module);

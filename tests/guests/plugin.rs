@@ -49,7 +49,8 @@ pub(crate) fn with_module(component: &[u8], module: &[u8]) -> Vec<u8> {
     whole
 }
 
-fn leb128(mut value: usize) -> Vec<u8> {
+/// A number as WebAssembly writes lengths.
+pub(crate) fn leb128(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let low = u8::try_from(value & 0x7f).unwrap();

@@ -95,7 +95,7 @@ fn what_a_check_says_is_shown_as_it_is_written() {
 fn what_a_manifest_says_is_shown_as_it_is_written() {
     let texts = serde_json::json!({"title": format!("title{EVIL}"), "licence": format!("licence{EVIL}"),
         "grants": {"facts": [{"name": "swap", "reason": format!("reason{EVIL}")}],
-            "commands": [{"program": "/bin/echo", "args": [format!("word{EVIL}").replace('\0', "")],
+            "commands": [{"program": "/bin/echo", "args": ["word\u{1b}[2J\u{9b}1m\u{202e}"],
                 "reason": "r", "optional": true}]}});
     let ascii = |c: char| if c.is_ascii() && c != '\x7f' { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
     let lines: String = texts.as_object().unwrap().iter().map(|(name, value)| format!("{name}: {value}\n")).collect();

@@ -197,6 +197,15 @@ mod tests {
     }
 
     #[test]
+    fn a_line_has_no_character_that_a_terminal_obeys() {
+        let text = "commands: [{program: /bin/echo, args: [\"\\u001b[2J\\u009b\\u007f\\u202e\\u2028ü\"]}]";
+        let grants = Grants::parse(text).unwrap();
+        let lines = grants.lines();
+        assert_eq!(lines, [text]);
+        assert_eq!(Grants::parse(&lines[0]).unwrap(), grants);
+    }
+
+    #[test]
     fn refuses_flags_it_cannot_read() {
         for bad in [
             "fact=kernel",
