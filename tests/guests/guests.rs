@@ -22,5 +22,6 @@ mod secrets;
 mod speed;
 mod standin;
 mod terminal;
+mod tricks;
 mod unfit;
 mod walls;

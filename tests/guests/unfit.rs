@@ -181,6 +181,69 @@ async fn a_table_cannot_grow_without_end() {
     assert_eq!(results, [], "the table grew");
 }
 
+/// What the engine calls of the guest beside its exports, and what it reads of its memory.
+#[tokio::test]
+async fn traps_beside_the_exports_and_texts_that_are_none_break_the_call() {
+    let one = |id: &str| format!("(data (i32.const 32) \"{id}\") {ONE_CHECK}");
+    let trap = "unreachable";
+    for (module, reason, words) in [
+        (abi(&one("\\ff\\fe\\80a"), "", "(i32.const 1024)", (64, 1)), "malformed", "utf-8"),
+        (abi("", trap, "(i32.const 1024)", (0, 0)), "trap", "unreachable"),
+        (abi("", "(loop $l (br $l))", "(i32.const 1024)", (0, 0)), "deadline", "500 ms"),
+        // Its stage and its severity are none that the interface has.
+        (
+            abi(&one("abcd").replace("\\00\\00\\00\\00)", "\\07\\09\\00\\00)"), "", trap, (64, 1)),
+            "malformed",
+            "discriminant",
+        ),
+        (abi(&one("abcd"), "", "(i32.const 1024)", (66, 1)), "malformed", "align"),
+    ] {
+        let results = Setup::new(&with_module(guest(), &module)).run(Stage::Node).await;
+        assert_eq!(results[0].answer, Answer::Broke { reason: reason.into() }, "{words}: {results:#?}");
+        let message = results[0].findings[0].message.to_lowercase();
+        assert!(message.contains(words), "`{words}` is not in {message}");
+    }
+    for (realloc, words) in [
+        (trap, "unreachable"),
+        ("(loop $l (br $l)) (i32.const 0)", "500 ms"),
+        ("(i32.const -8)", "realloc"),
+        ("(i32.const 0x7fffffff)", "realloc"),
+    ] {
+        let module = abi(&one("abcd"), "", realloc, (64, 1));
+        let results = Setup::new(&with_module(guest(), &module)).run(Stage::Node).await;
+        assert_eq!((results.len(), results[0].id.as_str()), (1, "abcd"), "{realloc}: {results:#?}");
+        assert!(matches!(results[0].answer, Answer::Broke { .. }), "{realloc}: {results:#?}");
+        assert!(results[0].findings[0].message.contains(words), "{realloc}: {results:#?}");
+    }
+    small_answers().await;
+}
+
+async fn small_answers() {
+    assert_eq!(Setup::new(&small()).run(Stage::Node).await, []);
+}
+
+/// At 64: a check whose id has four bytes at 32, and whose title is empty.
+const ONE_CHECK: &str = r#"(data (i32.const 64) "\20\00\00\00\04\00\00\00\20\00\00\00\00\00\00\00\00\00\00\00")"#;
+
+/// A core module with these instructions after `list-checks` and in `cabi_realloc`.
+fn abi(extra: &str, post: &str, realloc: &str, (pointer, length): (u32, u32)) -> Vec<u8> {
+    let interface = "mortise:preflight/check@0.1.0";
+    wat(&format!(
+        r#"(module
+          (memory (export "memory") 1)
+          {extra}
+          (func (export "{interface}#list-checks") (result i32)
+            (i32.store (i32.const 16) (i32.const {pointer}))
+            (i32.store (i32.const 20) (i32.const {length}))
+            (i32.const 16))
+          (func (export "{interface}#run-check") (param i32 i32) (result i32) unreachable)
+          (func (export "cabi_post_{interface}#list-checks") (param i32) {post})
+          (func (export "cabi_post_{interface}#run-check") (param i32))
+          (func (export "_initialize"))
+          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc}))"#
+    ))
+}
+
 fn starting(body: &str) -> Vec<u8> {
     component(&format!("(table 1 funcref) (func $start {body}) (start $start)"), 0, 0)
 }
@@ -196,20 +259,5 @@ pub(crate) fn small() -> Vec<u8> {
 
 /// The guest component around a core module written by hand: `list-checks` returns this list, `run-check` traps.
 fn component(extra: &str, pointer: u32, length: u32) -> Vec<u8> {
-    let interface = "mortise:preflight/check@0.1.0";
-    let module = wat(&format!(
-        r#"(module
-          (memory (export "memory") 1)
-          {extra}
-          (func (export "{interface}#list-checks") (result i32)
-            (i32.store (i32.const 16) (i32.const {pointer}))
-            (i32.store (i32.const 20) (i32.const {length}))
-            (i32.const 16))
-          (func (export "{interface}#run-check") (param i32 i32) (result i32) unreachable)
-          (func (export "cabi_post_{interface}#list-checks") (param i32))
-          (func (export "cabi_post_{interface}#run-check") (param i32))
-          (func (export "_initialize"))
-          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))"#
-    ));
-    with_module(guest(), &module)
+    with_module(guest(), &abi(extra, "", "(i32.const 1024)", (pointer, length)))
 }
