@@ -221,6 +221,7 @@ async fn a_machine_that_does_not_answer_is_a_timeout_and_the_check_goes_on() {
         let seen: Vec<_> = results[1].evidence.iter().map(|(_, answer)| answer.as_str()).collect();
         let [first, left, again] = seen.as_slice() else { panic!("{}: {results:#?}", case.name) };
         assert!(first.starts_with("timeout") && again.starts_with("timeout"), "{}: {seen:?}", case.name);
+        assert!(first.contains(" 60 s"), "{}: {seen:?}", case.name);
         assert!(left.parse::<u64>().unwrap() < 2_000, "{}: {seen:?}", case.name);
         assert_eq!((results[1].status, &results[1].answer), (CheckStatus::Passed, &Answer::Report), "{results:#?}");
         assert_eq!(case.count(&setup.machine), 0, "{} is still under way", case.name);

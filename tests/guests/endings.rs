@@ -54,7 +54,7 @@ async fn a_loop_is_stopped_by_its_deadline() {
 
 #[tokio::test]
 async fn a_sleep_is_stopped_by_its_deadline() {
-    breaks(Setup::new(guest()), "sleeps", "deadline", &["sleeping"]).await;
+    breaks(Setup::new(guest()), "sleeps", "deadline", &["stopped after 1500 ms of sleeping"]).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use mortise::plugin::{Answer, CheckStatus, Stage};
 
 use crate::endings::breaks;
 use crate::machine::Machine;
-use crate::network::{answers, calling, passing};
+use crate::network::{ScriptedNetwork, Server, answers, calling, on, passing};
 use crate::plugin::{Setup, guest, leb128};
 use crate::standin::{CONFINED, frame, stand_in};
 use crate::unfit::wat;
@@ -169,6 +169,73 @@ fn settings_have_a_size() {
     let large = "x".repeat(256 << 10);
     let Err(error) = Setup::new(guest()).setting("a", &large).prepare().map(drop) else { panic!("it was prepared") };
     assert!(error.to_string().contains("settings"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_and_look_ups_have_numbers() {
+    let server = Server::start().await;
+    let (url, whole, more) = (server.url("/"), server.url("/256Ki"), server.url("/more"));
+    let headers: Vec<String> = (0..65).map(|n| format!("hx-{n}:y")).collect();
+    let long: Vec<String> = (0..5).map(|n| format!("hx-{n}:{}", "y".repeat(8000))).collect();
+    let fetch = |options: &[String]| {
+        let words = ["fetch", "POST", &url].into_iter().chain(options.iter().map(String::as_str));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let plain = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    let calls = [
+        (fetch(&headers[1..]), "200 "),
+        (fetch(&headers), "invalid: 65 headers; 64 are allowed"),
+        (fetch(&long[1..]), "200 "),
+        (fetch(&long), "invalid: 40015 bytes of headers; 32768 are allowed"),
+        (plain(&["fetch", "POST", &url, "b65537"]), "too-large: a body of 65537 bytes; the grant allows 65536"),
+        (plain(&["fetch", "GET", &whole]), "200 262144 "),
+        (plain(&["fetch", "GET", &more]), "too-large: the answer's body has more than 262144 bytes"),
+        (plain(&["dns", "many.example"]), "1.0.0.0,"),
+    ];
+    let words: Vec<Vec<&str>> = calls.iter().map(|(words, _)| words.iter().map(String::as_str).collect()).collect();
+    let words: Vec<&[&str]> = words.iter().map(Vec::as_slice).collect();
+    let addresses: String = (0..100).map(|n| format!("1.0.0.{n} ")).collect();
+    let network = ScriptedNetwork::default().naming("many.example", &[&addresses]);
+    let grants =
+        format!("{{facts: [swap], http: [{{url: '{url}', methods: [GET, POST]}}], probe: [{{dns: many.example}}]}}");
+    let result = passing(on(network, calling(&words).time("30s").granted(&grants))).await;
+    let seen = answers(&result);
+    for (answer, (_, begins)) in seen.iter().zip(&calls) {
+        assert!(answer.starts_with(begins), "{answer} does not begin with {begins}");
+    }
+    assert_eq!(seen.last().unwrap().split(',').count(), 64);
+}
+
+/// They wait as long as the host does: 50 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_names_no_time_or_too_much_has_one() {
+    let server = Server::start().await;
+    let url = server.url("/silent");
+    let mark = (7_000_000 + std::process::id()).to_string();
+    let one = async |words: &[&str], grants: &str, expected: &str| {
+        let mut setup = calling(&[words]).granted(grants);
+        setup.machine = Arc::new(Machine { runs: true, ..Machine::default() });
+        let result = passing(setup).await;
+        let seen = answers(&result)[0];
+        assert!(seen.starts_with("timeout (retryable): ") && seen.contains(expected), "{seen}");
+    };
+    let http = format!("{{facts: [swap], http: [{{url: '{url}'}}]}}");
+    let sleep = format!("{{facts: [swap], commands: [{{program: /bin/sleep, args: ['{mark}']}}]}}");
+    let (unnamed, long) = (["fetch", "GET", &url], ["fetch", "GET", &url, "t4000000000"]);
+    let command = ["exec", "/bin/sleep", &mark];
+    tokio::join!(
+        one(&unnamed, &http, "within 10000 ms"),
+        one(&long, &http, "within 50000 ms"),
+        one(&command, &sleep, "for more than 10000 ms")
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_is_told_of_a_thousand_grants() {
+    let files: Vec<String> = (0..1100).map(|n| format!("{{path: /etc/{n}, access: stat}}")).collect();
+    let setup =
+        calling(&[&["grants"]]).time("30s").granted(&format!("{{facts: [swap], files: [{}]}}", files.join(", ")));
+    assert_eq!(answers(&passing(setup).await), ["1024"]);
 }
 
 /// In the place of a helper of this role, something else; as the others, the real one.

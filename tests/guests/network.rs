@@ -186,7 +186,7 @@ impl Server {
 /// Answers one request.
 pub(crate) async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut head = Vec::new();
-    while !head.windows(4).any(|it| it == b"\r\n\r\n") {
+    while !head.ends_with(b"\r\n\r\n") {
         let byte = stream.read_u8().await?;
         head.push(byte);
     }
@@ -227,6 +227,8 @@ pub(crate) async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io
         "/upgrade" => "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".into(),
         "/garbage" => "SSH-2.0-OpenSSH_9.2\r\n\r\n".into(),
         "/two-lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 5\r\n\r\nhello".into(),
+        "/256Ki" => plain(&"z".repeat(256 << 10)),
+        "/more" => plain(&"z".repeat((256 << 10) + 1)),
         "/many" => plain(&"z".repeat(5000)),
         _ => plain(&head.replace("\r\n", "|")),
     };

@@ -192,7 +192,7 @@ async fn traps_beside_the_exports_and_texts_that_are_none_break_the_call() {
         (abi("", "(loop $l (br $l))", "(i32.const 1024)", (0, 0)), "deadline", "500 ms"),
         // Its stage and its severity are none that the interface has.
         (
-            abi(&one("abcd").replace("\\00\\00\\00\\00)", "\\07\\09\\00\\00)"), "", trap, (64, 1)),
+            abi(&one("abcd").replace(r#"\00\00\00\00")"#, r#"\07\09\00\00")"#), "", trap, (64, 1)),
             "malformed",
             "discriminant",
         ),
