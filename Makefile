@@ -36,6 +36,7 @@ test-cluster: cluster
 	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
 	  run --test prepare -- --ignored; \
+	  run --test guests -- --ignored hours; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 

@@ -118,7 +118,8 @@ impl Grants {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| GrantError::Syntax(error.to_string().trim_end().to_owned()))
+        serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false })
+            .map_err(|error| GrantError::Syntax(error.to_string().trim_end().to_owned()))
     }
 
     /// Whether nothing is granted.

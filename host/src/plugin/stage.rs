@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -373,7 +374,8 @@ impl Plugin {
 pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
     let (plugin, path) = (name.to_owned(), path.to_owned());
     let open = || {
-        let file = std::fs::File::open(&path)?;
+        // A FIFO must not hold the host up.
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
         }

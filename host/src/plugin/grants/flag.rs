@@ -16,8 +16,8 @@ impl Grants {
     /// - `facts=kernel,swap`
     /// - `files=/proc/driver/nvidia/version:read`, `files=/etc/os-release:read:4Ki`, `files=/etc/cni/net.d/*:stat`
     /// - `commands=/usr/bin/nvidia-smi -q {one-of:-i|-x} {match:[0-9]{1,2}}`, words separated by blanks
-    /// - `http=https://inventory.example/v1/ GET,POST max-body=64Ki max-response=256Ki private link-local`, all but the
-    ///   URL may be left out
+    /// - `http=https://inventory.example/v1/ GET,POST max-body=64Ki max-response=256Ki private link-local proxy`, all but
+    ///   the URL may be left out
     /// - `probe=tcp:10.0.0.5:2049`, `probe=tls:registry.example:443 private`, `probe=dns:registry.example`
     /// - `secrets=token header=authorization https://inventory.example/v1/`,
     ///   `secrets=licence argv /usr/bin/activate --key {secret}`, `secrets=seed reveal`
@@ -106,6 +106,7 @@ fn parse_http(value: &str) -> Result<HttpGrant, GrantError> {
             Some(("max-response", size)) => raw.max_response = Some(Size::Text(size.to_owned())),
             _ if word == "private" => raw.private = true,
             _ if word == "link-local" => raw.link_local = true,
+            _ if word == "proxy" => raw.proxy = true,
             _ if word.contains("://") && raw.url.is_empty() => raw.url = word.to_owned(),
             _ => raw.methods.extend(word.split(',').map(str::to_owned)),
         }
@@ -168,7 +169,7 @@ mod tests {
             "files=/etc/cni/net.d/*:stat",
             "commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12",
             "http=https://inventory.example/v1/",
-            "http=http://[fd00::1]:8080/a POST,GET max-body=1Ki max-response=1Mi private link-local",
+            "http=http://[fd00::1]:8080/a POST,GET max-body=1Ki max-response=1Mi private link-local proxy",
             "probe=tcp:10.0.0.5:2049",
             "probe=tls:[2001:db8::1]:443 private",
             "probe=dns:Registry.Example",
@@ -193,6 +194,15 @@ mod tests {
         assert_eq!(again, grants);
         let flag = grants.commands[0].flag().unwrap();
         assert_eq!(flag, "--grant 'commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12'");
+    }
+
+    #[test]
+    fn a_line_has_no_character_that_a_terminal_obeys() {
+        let text = "commands: [{program: /bin/echo, args: [\"\\u001b[2J\\u009b\\u007f\\u202e\\u2028ü\"]}]";
+        let grants = Grants::parse(text).unwrap();
+        let lines = grants.lines();
+        assert_eq!(lines, [text]);
+        assert_eq!(Grants::parse(&lines[0]).unwrap(), grants);
     }
 
     #[test]

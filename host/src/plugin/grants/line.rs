@@ -6,6 +6,7 @@ use super::{
     Access, AddressScope, ArgPattern, CommandGrant, FactGrant, FileGrant, HttpGrant, ProbeGrant, SecretGrant,
     SecretSink,
 };
+use crate::output::misleads;
 
 impl FactGrant {
     /// In the syntax of a manifest.
@@ -134,7 +135,7 @@ impl ProbeGrant {
 
 /// Each flag with what stands before and after it.
 fn scope_words(scope: AddressScope, before: &str, after: &str) -> String {
-    let words = [(scope.link_local, "link-local"), (scope.private, "private")];
+    let words = [(scope.link_local, "link-local"), (scope.private, "private"), (scope.proxy, "proxy")];
     words.iter().filter(|(on, _)| *on).map(|(_, word)| format!("{before}{word}{after}")).collect()
 }
 
@@ -186,7 +187,9 @@ fn scalar(text: &str) -> String {
     if !typed && text.bytes().all(plain) && (first.is_ascii_alphabetic() || first == b'/') && !text.ends_with(':') {
         text.to_owned()
     } else {
-        serde_json::Value::from(text).to_string()
+        // JSON leaves the end of ASCII, C1 and what turns the direction of a text as they are.
+        let escaped = |c: char| if misleads(c) { format!("\\u{:04x}", u32::from(c)) } else { c.into() };
+        serde_json::Value::from(text).to_string().chars().map(escaped).collect()
     }
 }
 
