@@ -124,12 +124,6 @@ impl AddressScope {
         self.link_local >= other.link_local && self.private >= other.private
     }
 
-    /// What both allow.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self { link_local: self.link_local && other.link_local, private: self.private && other.private }
-    }
-
     /// Whether an address of this class may be dialled for a name.
     pub fn allows(self, class: AddressClass) -> bool {
         match class {
