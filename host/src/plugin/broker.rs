@@ -204,3 +204,6 @@ fn verify_path(text: &str) -> Result<&Path, HostError> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,7 +145,10 @@ impl Sides {
         assert!(self.all(named), "{program} {arguments:?}");
         assert!(request.arguments == arguments && request.program == Path::new(program));
         assert!(self.each.iter().all(|side| side.command(program, &arguments).is_ok()));
-        assert!(self.listed.command(program, &arguments).is_ok() || self.allowed.commands.iter().any(|it| it.user.is_some()));
+        assert!(
+            self.listed.command(program, &arguments).is_ok()
+                || self.allowed.commands.iter().any(|it| it.user.is_some())
+        );
         assert!(request.max_output_bytes <= 512 << 10 && request.timeout.as_secs() <= 50);
         let passed = |grants: &Grants, name: &String| grants.commands.iter().any(|it| it.env.contains(name));
         assert!(request.environment.iter().all(|name| self.all(|grants| passed(grants, name))));
@@ -167,7 +170,9 @@ impl Sides {
             self.verify_possible(text, named);
             let allowance = self.both.http(method, &url).unwrap();
             assert!(allowance.max_body_bytes <= 1 << 20 && allowance.max_response_bytes <= 2 << 20);
-            for (address, scope) in [("127.0.0.1", None), ("0.0.0.0", None), ("10.0.0.1", Some(true)), ("169.254.169.254", Some(false))] {
+            for (address, scope) in
+                [("127.0.0.1", None), ("0.0.0.0", None), ("10.0.0.1", Some(true)), ("169.254.169.254", Some(false))]
+            {
                 let address = address.parse().unwrap();
                 let flagged = |grants: &Grants| {
                     grants.http.iter().any(|it| match scope {

@@ -5,8 +5,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use mortise::plugin::inspect_component;
 use mortise::plugin::fuzzing::misfits;
+use mortise::plugin::inspect_component;
 use mortise_fuzz::{verify_printable, verify_printed};
 use serde_json::Value;
 

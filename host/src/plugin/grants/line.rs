@@ -10,7 +10,12 @@ use super::{
 impl FactGrant {
     /// In the syntax of a manifest.
     pub fn line(&self) -> String {
-        format!("facts: [{}]", scalar(&self.name))
+        // Only an optional grant can name a fact of newer hosts; the line has to be one that can be read.
+        if self.is_known() {
+            format!("facts: [{}]", scalar(&self.name))
+        } else {
+            format!("facts: [{{name: {}, optional: true}}]", scalar(&self.name))
+        }
     }
 
     fn flag(&self) -> String {
@@ -279,6 +284,7 @@ mod tests {
     #[test]
     fn a_flag_is_offered_only_where_it_says_the_same() {
         for yaml in [
+            "facts: [{name: newer-fact, optional: true}]",
             "files: [{path: '/a:b'}]",
             "commands: [{program: /a, args: ['{match:.*}']}]",
             "commands: [{program: /a, args: ['{one-of:a|b}']}]",
@@ -316,6 +322,7 @@ mod tests {
     fn a_line_says_all_of_a_grant_and_quotes_only_what_needs_it() {
         for line in [
             "facts: [kernel]",
+            "facts: [{name: newer-fact, optional: true}]",
             "files: [{path: /etc/cni/net.d/*, access: stat, max-bytes: 4096}]",
             "files: [{path: \"/a b\", access: read}]",
             "commands: [{program: /bin/x, args: [\"-q\", {one-of: [a, \"1\"]}, {match: \"[a-z]\"}], env: [LANG, HOME], timeout: 500ms, \
