@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint bench cluster release-interfaces
+.PHONY: try build test test-fast test-cluster lint fuzz bench cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -49,6 +49,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features mortise/faults -- -D warnings
 	cargo deny --offline check licenses bans sources || cargo deny check licenses bans sources
+
+# Each fuzz target for so many seconds; see tests/fuzz/README.md. Needs cargo-fuzz and a C++ compiler, no nightly toolchain.
+SECONDS ?= 60
+fuzz:
+	SECONDS_EACH=$(SECONDS) tests/fuzz/run
 
 # Texts and components of the interfaces' present version, against which later hosts are tested.
 release-interfaces:

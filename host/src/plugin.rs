@@ -25,6 +25,9 @@ mod error;
 mod explain;
 mod exports;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grants;
 mod guest;
 mod hook;

@@ -210,3 +210,6 @@ fn verify_path(text: &str) -> Result<&Path, HostError> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests;

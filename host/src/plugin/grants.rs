@@ -234,4 +234,44 @@ mod tests {
             assert!(error.contains("line"), "no place: {error}");
         }
     }
+
+    #[test]
+    fn nothing_granted_is_empty_and_anything_is_not() {
+        assert!(Grants::default().is_empty() && Grants::parse("facts: []").unwrap().is_empty());
+        assert!(!Grants::parse("trust-root: true").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_placeholder_is_filled_with_a_path_and_nothing_else() {
+        let filled = |path: &str, value: &str| {
+            let mut grants = Grants::parse(&format!("files: [{{path: '{path}'}}]")).unwrap();
+            assert_eq!(grants.files[0].path.has_placeholder(), path.contains('{'));
+            grants.fill(&[("dir".to_owned(), value.to_owned())].into()).map(|()| grants.files[0].path.to_string())
+        };
+        assert_eq!(filled("{dir}/a", "/etc/x").unwrap(), "/etc/x/a");
+        assert_eq!(filled("/b/{dir}/{dir}", "x").unwrap(), "/b/x/x");
+        assert_eq!(filled("/plain", "x").unwrap(), "/plain");
+        for (path, value) in
+            [("{dir}/a", "x"), ("{dir}", "/a/*"), ("{dir}", "/{dir}"), ("/a/{dir}", ".."), ("/a/{other}", "x")]
+        {
+            assert!(matches!(filled(path, value), Err(PatternError::Placeholder { .. })), "{path} {value}");
+        }
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        for (text, milliseconds) in [("250ms", 250), ("3s", 3000), ("2m", 120_000), ("0s", 0)] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        for bad in ["", "s", "5", "5h", "-5s", "1.5s", "4294967296s", "5 s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        let read = |text: &str| size("it", Some(Size::Text(text.into())), 2 << 20).ok().flatten();
+        for (text, bytes) in [("1", 1), ("3Ki", 3 << 10), ("2Mi", 2 << 20)] {
+            assert_eq!(read(text), Some(bytes), "{text}");
+        }
+        for bad in ["0", "2049Ki", "3Mi", "1Gi", "", "Ki", "-1", "18014398509481985Ki"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 }

@@ -127,16 +127,6 @@ impl AddressScope {
         self.link_local >= other.link_local && self.private >= other.private && self.proxy >= other.proxy
     }
 
-    /// What both allow.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            link_local: self.link_local && other.link_local,
-            private: self.private && other.private,
-            proxy: self.proxy && other.proxy,
-        }
-    }
-
     /// Whether an address of this class may be dialled for a name.
     pub fn allows(self, class: AddressClass) -> bool {
         match class {

@@ -157,7 +157,7 @@ fn parse_secret(value: &str) -> Result<SecretGrant, GrantError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Grant;
+    use super::super::{ArgPattern, Grant};
     use super::*;
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
             again.merge(Grants::parse_flag(&words).unwrap());
         }
         assert_eq!(again, grants);
-        let flag = grants.commands[0].flag().unwrap();
+        let flag = Grant::Command(&grants.commands[0]).flag().unwrap();
         assert_eq!(flag, "--grant 'commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12'");
     }
 
@@ -230,6 +230,10 @@ mod tests {
             "probe=tcp:a:0",
             "probe=tcp:::1:80",
             "probe=tcp:a:1 tls:a:1",
+            "probe=tcp:a:1 tcp:b:1",
+            "probe=tls:a:1 tls:b:1",
+            "probe=dns:a dns:b",
+            "probe=tcp:a:1 loopback",
             "probe=dns:10.0.0.1",
             "probe=dns:a private",
             "secrets=a",
@@ -245,5 +249,40 @@ mod tests {
         ] {
             assert!(Grants::parse_flag(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn each_word_of_a_flag_has_its_meaning() {
+        let command = Grants::parse_flag("commands=/a {one-of:-i|yes} {match:[0-9]} {other:x} plain").unwrap();
+        let [ArgPattern::OneOf(choices), ArgPattern::Match(_), ArgPattern::Literal(odd), ArgPattern::Literal(plain)] =
+            command.commands[0].args.as_slice()
+        else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            (choices.as_slice(), odd.as_str(), plain.as_str()),
+            (&["-i".into(), "yes".into()][..], "{other:x}", "plain")
+        );
+        let scope = |flag: &str| {
+            let grants = Grants::parse_flag(flag).unwrap();
+            let scopes = grants.probe.iter().map(|it| it.scope).chain(grants.http.iter().map(|it| it.scope));
+            scopes.map(|it| (it.private, it.link_local)).collect::<Vec<_>>()
+        };
+        assert_eq!(scope("probe=tcp:a:1"), [(false, false)]);
+        assert_eq!(scope("probe=tcp:a:1 private"), [(true, false)]);
+        assert_eq!(scope("probe=tcp:a:1 link-local"), [(false, true)]);
+        assert_eq!(scope("http=https://a/ link-local"), [(false, true)]);
+        let error = Grants::parse_flag("secrets=a x https://a/").unwrap_err().to_string();
+        assert!(error.contains("is none of `NAME header="), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_grants_is_read_and_one_that_is_not_there_is_not() {
+        let path = std::env::temp_dir().join(format!("mortise-grants-{}.yaml", std::process::id()));
+        std::fs::write(&path, "facts: [swap]").unwrap();
+        let read = Grants::parse_flag(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.unwrap().lines(), ["facts: [swap]"]);
+        assert!(matches!(Grants::parse_flag(path.to_str().unwrap()), Err(GrantError::Flag(_))));
     }
 }
