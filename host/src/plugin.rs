@@ -11,6 +11,7 @@ mod ask;
 mod bindings;
 mod broker;
 mod child;
+mod code;
 pub mod commands;
 mod compiler;
 mod confine;
