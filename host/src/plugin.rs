@@ -13,6 +13,7 @@ mod ask;
 mod bindings;
 mod broker;
 mod child;
+mod code;
 pub mod commands;
 mod compiler;
 mod confine;

@@ -15,6 +15,7 @@ use bindings::exports::mortise::preflight::check::{
     CheckInfo, Error, Finding, Guest as Check, Report, Severity, Stage,
 };
 mod calls;
+mod many;
 mod wasi;
 
 use bindings::mortise::host::{commands, context, facts, files, log, settings};
@@ -67,6 +68,9 @@ const CHECKS: &[&str] = &[
 
 impl Check for Guest {
     fn list_checks() -> Vec<CheckInfo> {
+        if settings::get().contains("\"list\":\"many\"") {
+            return many::list();
+        }
         if settings::get().contains("\"list\":\"bad-id\"") {
             let title = String::new();
             return vec![CheckInfo { id: "bad id".into(), title, stage: Stage::Node, severity: Severity::Error }];
@@ -234,6 +238,7 @@ impl Check for Guest {
                 log::write(log::Level::Info, &"x".repeat(8 << 20));
                 Ok(passed())
             }
+            id if id.starts_with("many-") => many::check(),
             "calls" => Ok(Report { evidence: calls::all(), ..passed() }),
             "asks-forever" => loop {
                 let _ = black_box(facts::swap());
