@@ -24,6 +24,13 @@ pub(crate) const NODE_SHIMS: &str = "/run/node/shim";
 pub(crate) const NODE_BINARIES: &str = "/run/node/bin";
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The certificates with which a command `etcdctl` asks the member of its own node: those of the liveness probe.
+const ETCDCTL: [(&str, &str, &str); 3] = [
+    ("--cacert", "ETCDCTL_CACERT", "/etc/kubernetes/pki/etcd/ca.crt"),
+    ("--cert", "ETCDCTL_CERT", "/etc/kubernetes/pki/etcd/healthcheck-client.crt"),
+    ("--key", "ETCDCTL_KEY", "/etc/kubernetes/pki/etcd/healthcheck-client.key"),
+];
+
 /// Runs a command in a node and returns its exit code (128 + N for signal N).
 ///
 /// Signals are handed on, and the command dies with this process: whoever kills `exec` kills what it runs.
@@ -39,6 +46,7 @@ pub(crate) fn exec(cluster: &ClusterName, node: &str, argv: &[String]) -> Result
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).args(argv);
     node_environment(&mut command);
+    command.envs(etcdctl_environment(argv));
     let line = describe(&command);
     let status = run_and_forward_signals(command).with_context(|| format!("running `{line}`"))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
@@ -75,6 +83,13 @@ fn run_and_forward_signals(mut command: Command) -> Result<ExitStatus> {
             }
         }
     })
+}
+
+/// Certificates for `etcdctl`, but those that the caller names: it refuses to be told twice.
+fn etcdctl_environment(argv: &[String]) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_meant = argv.first().is_some_and(|program| program == "etcdctl");
+    let is_named = |flag: &str| argv.iter().any(|word| word.split('=').next() == Some(flag));
+    ETCDCTL.into_iter().filter(move |(flag, ..)| is_meant && !is_named(flag)).map(|(_, name, file)| (name, file))
 }
 
 /// Starts a command that outlives this process inside a cluster's namespaces, in cgroup `group`.
