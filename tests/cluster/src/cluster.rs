@@ -310,6 +310,25 @@ impl Cluster {
         kubeadm::join(&self.name, node, &self.in_node())
     }
 
+    /// The content of a file of a running node.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not run or the file cannot be read.
+    pub fn read(&self, node: &str, path: &str) -> Result<Vec<u8>> {
+        crate::enter::read_in(&crate::enter::running_node(&self.name, node)?, path)
+    }
+
+    /// Moves the calling thread to the network that all nodes hang on, for good: sockets that it opens from now on reach
+    /// nodes and endpoint by their addresses. It belongs to no node, so it outlives each of them.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not run.
+    pub fn enter_network(&self) -> Result<()> {
+        crate::enter::enter_network(&self.name)
+    }
+
     /// Waits until a Node exists and is Ready.
     ///
     /// # Errors

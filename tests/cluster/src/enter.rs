@@ -156,6 +156,11 @@ const NODE_NAMESPACES: [(&str, LinkNameSpaceType); 5] = [
     ("mnt", LinkNameSpaceType::Mount),
 ];
 
+/// Moves the calling thread, and what it starts from now on, to the network that all nodes hang on.
+pub(crate) fn enter_network(cluster: &ClusterName) -> Result<()> {
+    join(&cluster_init(cluster)?, &CLUSTER_NAMESPACES[..1])
+}
+
 /// Joins namespaces of a process; children join its PID namespace, this process does not.
 fn join(target: &Identity, namespaces: &[(&str, LinkNameSpaceType)]) -> Result<()> {
     let directory = PathBuf::from(format!("/proc/{}/ns", target.pid));
@@ -176,6 +181,12 @@ fn join(target: &Identity, namespaces: &[(&str, LinkNameSpaceType)]) -> Result<(
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("opening `{}`: root is needed", path.display()))
+}
+
+/// A file's content as a node sees it.
+pub(crate) fn read_in(node: &NodeRecord, path: &str) -> Result<Vec<u8>> {
+    let init = node.init.context("a running node has a first process")?;
+    fs::read(format!("/proc/{}/root{path}", init.pid)).with_context(|| format!("reading `{path}` of `{}`", node.name))
 }
 
 /// Whether a file exists as a node sees it.

@@ -1,0 +1,4 @@
+//! Control planes: what holds while a cluster grows from one to three, and what a control plane is afterwards.
+
+mod growth;
+mod writer;
