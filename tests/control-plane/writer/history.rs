@@ -154,6 +154,27 @@ impl History {
         waits.chain(unended.map(|since| (self.ended.saturating_sub(since), since))).max().unwrap_or_default()
     }
 
+    /// Figures on one line, then every list of members with its time.
+    pub(crate) fn summary(&self) -> String {
+        let (stall, at) = self.longest_stall();
+        let (acks, failures, ended) = (self.acks.len(), self.failures.len(), self.ended.as_secs_f64());
+        let mut text = format!(
+            "{acks} writes acknowledged in {ended:.1} s, {failures} attempts failed, {} reads; longest stall {:.3} s, \
+             begun after {:.1} s",
+            self.reads,
+            stall.as_secs_f64(),
+            at.as_secs_f64()
+        );
+        for (at, members) in &self.members {
+            let members = members.iter().map(|member| {
+                let role = if member.is_learner { "learner" } else { "voter" };
+                format!("{:x} {role} {}", member.id, member.peer_url)
+            });
+            text.push_str(&format!("\n{:6.1} s  {}", at.as_secs_f64(), members.collect::<Vec<_>>().join(", ")));
+        }
+        text
+    }
+
     /// Everything that cannot be if etcd keeps its word; empty is good.
     pub(crate) fn violations(&self) -> Vec<String> {
         let mut found = self.seen.clone();
