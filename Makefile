@@ -53,4 +53,4 @@ release-interfaces:
 
 # Against the real kubeadm on fresh nodes of a real cluster, in the same run.
 bench: build cluster
-	cargo bench --quiet --profile dev -p mortise-cluster --bench join
+	cargo bench --quiet --profile dev -p mortise-cluster --bench join --bench control-plane

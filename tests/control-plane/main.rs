@@ -1,4 +1,8 @@
 //! Control planes: what holds while a cluster grows from one to three, and what a control plane is afterwards.
 
 mod growth;
+mod leaves;
+mod likeness;
+#[path = "../join/tree.rs"]
+mod tree;
 mod writer;
