@@ -31,9 +31,10 @@ test-cluster: cluster
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
 	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
-	  run --test cluster --test teardown -- --ignored; \
+	  run --test cluster --test control_planes --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
 	  run --test registry -- --ignored; \
+	  run --test control-plane -- --ignored --test-threads=2; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 
