@@ -31,12 +31,13 @@ test-cluster: cluster
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
 	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
-	  run --test cluster --test teardown -- --ignored; \
+	  run --test cluster --test control_planes --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
 	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test guests -- --ignored hours; \
+	  run --test control-plane -- --ignored --test-threads=2; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 
@@ -61,4 +62,4 @@ release-interfaces:
 
 # Against the real kubeadm on fresh nodes of a real cluster, in the same run.
 bench: build cluster
-	cargo bench --quiet --profile dev -p mortise-cluster --bench join
+	cargo bench --quiet --profile dev -p mortise-cluster --bench join --bench control-plane
