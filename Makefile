@@ -33,6 +33,7 @@ test-cluster: cluster
 	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
 	  run --test cluster --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
+	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \

@@ -323,7 +323,18 @@ impl Client {
         })
     }
 
-    /// Asks one member, once more on a new connection where a kept one failed.
+    /// The state of the first member that answers, of those it knows.
+    ///
+    /// # Errors
+    ///
+    /// [`EtcdError::Unreachable`], [`EtcdError::Unanswered`].
+    pub async fn any_status(&self) -> Result<Status, EtcdError> {
+        let endpoints = self.endpoints();
+        let attempts = endpoints.iter().map(|endpoint| self.status(endpoint));
+        first_ok(attempts).await.map_err(most_telling)
+    }
+
+    /// Asks one member, once more on a new connection where one broke: a question may be asked twice.
     async fn ask<T>(
         &self,
         call: &'static str,
@@ -331,20 +342,19 @@ impl Client {
         send: impl AsyncFn(Channel) -> Result<Response<T>, Answered>,
     ) -> Result<T, EtcdError> {
         let asking = async {
+            let mut is_second = false;
             loop {
-                let (channel, kept) = self.channel(endpoint).await.map_err(unreachable)?;
-                match send(channel).await {
+                let (channel, _) = self.channel(endpoint).await.map_err(unreachable)?;
+                let error = match send(channel).await {
                     Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) => {
-                        let error = error::meaning(call, Kind::Question, endpoint, &status);
-                        if !matches!(error, EtcdError::Unanswered { .. }) {
-                            return Err(error);
-                        }
-                        self.forget(endpoint);
-                        if !kept {
-                            return Err(error);
-                        }
-                    }
+                    Err(status) => error::meaning(call, Kind::Question, endpoint, &status),
+                };
+                if !matches!(error, EtcdError::Unanswered { .. }) {
+                    return Err(error);
+                }
+                self.forget(endpoint);
+                if std::mem::replace(&mut is_second, true) {
+                    return Err(error);
                 }
             }
         };
@@ -362,14 +372,18 @@ impl Client {
     ) -> Result<(String, T), EtcdError> {
         let mut candidates = self.endpoints();
         let mut learner = None;
+        let mut closed = Vec::new();
         loop {
             let attempts = candidates.iter().cloned().map(async |endpoint| {
-                let (channel, _) = self.channel(&endpoint).await?;
-                Ok::<_, NoConnection>((endpoint, channel))
+                let (channel, kept) = self.channel(&endpoint).await?;
+                Ok::<_, NoConnection>((endpoint, channel, kept))
             });
-            let (endpoint, channel) = match first_ok(attempts).await {
+            let (endpoint, channel, kept) = match first_ok(attempts).await {
                 Ok(found) => found,
-                Err(tried) => return Err(learner.unwrap_or(EtcdError::Unreachable { tried })),
+                Err(mut tried) => {
+                    tried.append(&mut closed);
+                    return Err(learner.unwrap_or(EtcdError::Unreachable { tried }));
+                }
             };
             let status = match tokio::time::timeout(CHANGE_TIMEOUT, send(channel)).await {
                 Ok(Ok(answer)) => {
@@ -384,6 +398,11 @@ impl Client {
             };
             if connection::was_not_sent(&status) {
                 self.forget(&endpoint);
+                // A kept one may have ended long ago; one that was just made says something about the member.
+                if !kept {
+                    candidates.retain(|candidate| *candidate != endpoint);
+                    closed.push(NoConnection { endpoint: quoted(&endpoint), why: Why::Other("it hangs up".into()) });
+                }
                 continue;
             }
             let error = error::meaning(call, Kind::Change, &endpoint, &status);

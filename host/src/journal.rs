@@ -27,7 +27,7 @@ pub use lock::{LOCK_PATH, Lock};
 pub use record::{Record, Recorded, State, UsedPlugin};
 
 use effect::Durability;
-use record::{Line, Run, What};
+use record::{Line, Made, Run, What};
 
 /// Directory of everything mortise keeps on a node.
 pub const STATE_DIRECTORY: &str = "/var/lib/mortise";
@@ -233,7 +233,26 @@ impl Journal {
     ///
     /// [`JournalError::Write`]: the effect was made, and a second run finds it by its intent.
     pub fn complete(&self, entry: EntryId) -> Result<(), JournalError> {
-        self.inner().append(Line::now(entry.0, What::Done), Durability::Buffered)
+        self.inner().append(Line::now(entry.0, What::Done(Made::default())), Durability::Buffered)
+    }
+
+    /// Writes and syncs that the intended member of etcd is there, and its id, by which alone it may be removed again.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: a second run finds the member by its peer URL.
+    pub fn complete_member(&self, entry: EntryId, id: &str) -> Result<(), JournalError> {
+        let made = Made { member_id: Some(id.to_owned()) };
+        self.inner().append(Line::now(entry.0, What::Done(made)), Durability::Synced)
+    }
+
+    /// Writes that an effect was not made after all, or is undone.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: a second run looks again.
+    pub fn void(&self, entry: EntryId) -> Result<(), JournalError> {
+        self.inner().append(Line::now(entry.0, What::Void), Durability::Synced)
     }
 
     /// Ties the record to a cluster, once its identity is established; repeating it is fine.

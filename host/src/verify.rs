@@ -165,7 +165,9 @@ fn expectations(record: &Record) -> BTreeMap<&Path, Expected<'_>> {
             Effect::Directory { path, mode } => (path, Expected::Directory { mode: *mode }),
             Effect::Removal { path } => (path, Expected::Absent),
             Effect::Delegated { path } => (path, Expected::Present),
-            Effect::WasEmpty { .. } | Effect::Unit { .. } | Effect::ApiObject { .. } => continue,
+            Effect::WasEmpty { .. } | Effect::Unit { .. } | Effect::ApiObject { .. } | Effect::EtcdMember { .. } => {
+                continue;
+            }
         };
         expectations.insert(path.as_path(), expected);
     }

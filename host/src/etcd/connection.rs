@@ -76,8 +76,12 @@ impl Credentials {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// A connection to the member with this client URL.
-    pub(super) async fn connect(&self, url: &str) -> Result<Channel, NoConnection> {
+    /// A connection to the member with this client URL. It is not mended when it ends.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, after [`CONNECT_TIMEOUT`] at the latest.
+    pub async fn connect(&self, url: &str) -> Result<Channel, NoConnection> {
         let connecting = async {
             let uri: Uri = url.parse().map_err(|_| Why::Url)?;
             let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| Why::Url)?;

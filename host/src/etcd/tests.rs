@@ -35,14 +35,13 @@ fn tells_what_a_member_said_rather_than_that_another_is_away() {
     assert!(matches!(told(Vec::new()), EtcdError::NoEndpoint));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn asks_the_next_one_at_once_after_a_failure_and_beside_a_silent_one() {
-    let started = tokio::time::Instant::now();
     let begun = Mutex::new(Vec::new());
     let attempt = |number: u32| {
         let begun = &begun;
         async move {
-            begun.lock().unwrap().push((number, started.elapsed().as_millis()));
+            begun.lock().unwrap().push(number);
             match number {
                 0 => Err("refused"),
                 1 => std::future::pending().await,
@@ -51,6 +50,6 @@ async fn asks_the_next_one_at_once_after_a_failure_and_beside_a_silent_one() {
         }
     };
     assert_eq!(first_ok((0..4).map(attempt)).await, Ok(2));
-    assert_eq!(*begun.lock().unwrap(), [(0, 0), (1, 0), (2, 100)]);
+    assert_eq!(*begun.lock().unwrap(), [0, 1, 2]);
     assert_eq!(first_ok((0..1).map(attempt)).await, Err(vec!["refused"]));
 }

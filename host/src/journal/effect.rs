@@ -53,6 +53,14 @@ pub enum Effect {
         /// Its name.
         name: String,
     },
+    /// A member of etcd is added. Its id is known when it is there, and stands in the line of the completion.
+    EtcdMember {
+        /// `https://host:2380`: by this it is found where the answer was lost.
+        peer_url: String,
+        /// Hexadecimal digits; none: not known yet.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        id: Option<String>,
+    },
     /// A directory was empty or absent before the join, so that a reset may empty it.
     WasEmpty {
         /// Absolute, without `--root`.
@@ -77,7 +85,7 @@ impl Effect {
             | Self::Removal { path }
             | Self::WasEmpty { path, .. }
             | Self::Delegated { path } => Some(path),
-            Self::Unit { .. } | Self::ApiObject { .. } => None,
+            Self::Unit { .. } | Self::ApiObject { .. } | Self::EtcdMember { .. } => None,
         }
     }
 }
@@ -97,7 +105,7 @@ pub(super) enum Durability {
 impl Effect {
     pub(super) fn durability(&self) -> Durability {
         match self {
-            Self::ApiObject { .. } => Durability::AfterFiles,
+            Self::ApiObject { .. } | Self::EtcdMember { .. } => Durability::AfterFiles,
             Self::Unit { action, .. } if action == "daemon-reload" => Durability::Buffered,
             Self::Unit { .. } => Durability::AfterFiles,
             Self::WasEmpty { .. } | Self::Delegated { .. } => Durability::Buffered,
