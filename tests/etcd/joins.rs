@@ -292,8 +292,9 @@ async fn an_old_member_whose_data_is_gone_is_replaced_on_the_users_word_only() {
 #[ignore = "needs etcd and root for a file system of its own: `make cluster`"]
 async fn a_disk_without_room_stops_before_anything_is_announced() {
     let cluster = Cluster::of_one();
-    std::fs::create_dir_all(cluster.data_dir(2)).unwrap();
-    let small = Mounted::of_size(&cluster.data_dir(2), "16m");
+    let directory = cluster.data_dir(2);
+    std::fs::create_dir_all(&directory).unwrap();
+    let small = Mounted::of_size(&directory, "16m");
     let failure = Machine::new(&cluster, 2).join_with(&cluster.node(2), never).await.unwrap_err();
     assert_eq!(failure.code(), "etcd-join-space");
     assert_eq!(cluster.client().members().await.unwrap().members.len(), 1);

@@ -60,13 +60,6 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         valid: true,
     },
     Configuration {
-        name: "RSA-4096",
-        cluster: cluster!("controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: RSA-4096\n"),
-        address: "10.0.0.2",
-        ca_algorithm: "RSA-4096",
-        valid: true,
-    },
-    Configuration {
         name: "IPv6",
         cluster: cluster!(
             "controlPlaneEndpoint: '[fd00::100]:6443'\nencryptionAlgorithm: ECDSA-P256\nnetworking: {serviceSubnet: \
@@ -97,9 +90,9 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         valid: true,
     },
     Configuration {
-        name: "external etcd",
+        name: "external etcd, RSA-4096",
         cluster: cluster!(
-            "controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: ECDSA-P256\netcd:\n  external:\n    endpoints: \
+            "controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: RSA-4096\netcd:\n  external:\n    endpoints: \
              ['https://e1:2379']\n    caFile: /etc/kubernetes/pki/external-ca.crt\n    certFile: \
              /etc/kubernetes/pki/external.crt\n    keyFile: /etc/kubernetes/pki/external.key\n"
         ),
@@ -132,6 +125,16 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
         cluster: cluster!(
             "controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: ECDSA-P256\nclusterName: \"it's: a 'cluster' #1, \
              ümlaut\"\n"
+        ),
+        address: "10.0.0.2",
+        ca_algorithm: "ECDSA-P256",
+        valid: true,
+    },
+    Configuration {
+        name: "another directory for the certificates",
+        cluster: cluster!(
+            "controlPlaneEndpoint: cp.example:6443\nencryptionAlgorithm: ECDSA-P256\ncertificatesDir: \
+             /etc/kubernetes/own/pki/\n"
         ),
         address: "10.0.0.2",
         ca_algorithm: "ECDSA-P256",

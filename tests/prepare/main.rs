@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use certificate::{Expected, compare};
+use certificate::{Expected, Runs, compare};
 use configurations::{CONFIGURATIONS, Configuration};
 use mortise::cli::Command as CliCommand;
 use mortise::config::Environment;
@@ -125,6 +125,8 @@ async fn what_is_there_already_is_judged_as_kubeadm_judges_it() {
         let comparison = Comparison::prepare(configuration).await;
         for root in [comparison.kubeadm.path(), comparison.mortise.path()] {
             comparison.by_mortise(root).await;
+            // With its record, mortise would go on with what it made itself.
+            fs::remove_dir_all(root.join("var/lib/mortise")).unwrap();
             spoil(root);
         }
         let theirs = ["certs", "kubeconfig"].map(|phase| comparison.try_kubeadm(phase, comparison.kubeadm.path()));
@@ -164,18 +166,17 @@ impl Comparison {
 
     async fn run(&self) {
         let name = self.configuration.name;
-        let started = Instant::now();
+        let (first, started) = (now_seconds(), Instant::now());
         for phase in ["download-certs", "certs", "kubeconfig"] {
             self.by_kubeadm(phase, self.kubeadm.path());
         }
         let by_kubeadm = started.elapsed();
-        let started = Instant::now();
+        let (second, started) = (now_seconds(), Instant::now());
         self.by_mortise(self.mortise.path()).await;
-        eprintln!(
-            "{name}: {:.3} s by kubeadm, {:.3} s by mortise",
-            by_kubeadm.as_secs_f64(),
-            started.elapsed().as_secs_f64()
-        );
+        let by_mortise = started.elapsed();
+        let validity_seconds = self.parsed().certificate_validity_period.as_secs().try_into().unwrap();
+        let runs = Runs { theirs: (first, second), ours: (second, now_seconds()), validity_seconds };
+        eprintln!("{name}: {:.3} s by kubeadm, {:.3} s by mortise", by_kubeadm.as_secs_f64(), by_mortise.as_secs_f64());
 
         let (theirs, ours) = (files(self.kubeadm.path()), files(self.mortise.path()));
         let paths = |files: &BTreeMap<PathBuf, (u32, Vec<u8>)>| {
@@ -183,14 +184,15 @@ impl Comparison {
         };
         assert_eq!(paths(&ours), paths(&theirs), "{name}");
         assert!(ours.len() >= 10, "{name}: {:#?}", paths(&ours));
-        let ca_start = not_before_of_ca(&ours);
+        let ca = mortise::pki::Certificate::parse_pem(&ours[&self.pki().join("ca.crt")].1).unwrap();
+        let ca_start = ca[0].not_before;
         for (path, (_, content)) in &ours {
             let expected = if path.extension().is_some_and(|extension| extension == "conf") {
                 Expected::Kubeconfig { ca_start }
             } else {
                 Expected::Pem
             };
-            let differences = compare(&theirs[path].1, content, expected);
+            let differences = compare(&theirs[path].1, content, expected, &runs);
             assert!(differences.is_empty(), "{name}: {}: {differences:#?}", path.display());
         }
         self.verify_by_openssl(&ours);
@@ -234,15 +236,21 @@ impl Comparison {
         Ok(())
     }
 
+    /// The certificates' directory, below that of Kubernetes.
+    fn pki(&self) -> PathBuf {
+        let directory = self.parsed().certificates_dir;
+        Path::new(&directory).strip_prefix(Path::new("/").join(KUBERNETES)).unwrap().to_owned()
+    }
+
     fn parsed(&self) -> ControlPlaneConfiguration {
         serde_saphyr::from_str(self.configuration.cluster).unwrap()
     }
 
     /// Every leaf by its CA, by an implementation that is neither's.
     fn verify_by_openssl(&self, files: &BTreeMap<PathBuf, (u32, Vec<u8>)>) {
-        let pki = self.mortise.path().join(KUBERNETES).join("pki");
+        let pki = self.mortise.path().join(KUBERNETES).join(self.pki());
         for path in files.keys().filter(|path| path.extension().is_some_and(|extension| extension == "crt")) {
-            let path = path.strip_prefix("pki").unwrap();
+            let path = path.strip_prefix(self.pki()).unwrap();
             let ca = match path.to_str().unwrap() {
                 "front-proxy-client.crt" | "front-proxy-ca.crt" => "front-proxy-ca.crt",
                 "apiserver-etcd-client.crt" => "etcd/ca.crt",
@@ -270,8 +278,10 @@ impl Comparison {
         assert!(output.contains("admin.conf"), "{output}");
         kubeadm(root, &["certs", "renew", "all", "--config", "/init.json"]);
         let after = files(root);
-        for file in ["pki/apiserver.crt", "pki/front-proxy-client.crt", "admin.conf", "scheduler.conf"] {
-            assert_ne!(before[Path::new(file)], after[Path::new(file)], "{}: {file}", self.configuration.name);
+        let pki = self.pki();
+        let certificates = ["apiserver.crt", "front-proxy-client.crt"].map(|name| pki.join(name));
+        for file in certificates.into_iter().chain(["admin.conf", "scheduler.conf"].map(PathBuf::from)) {
+            assert_ne!(before[&file], after[&file], "{}: {}", self.configuration.name, file.display());
         }
     }
 
@@ -391,6 +401,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     all
 }
 
-fn not_before_of_ca(files: &BTreeMap<PathBuf, (u32, Vec<u8>)>) -> i64 {
-    mortise::pki::Certificate::parse_pem(&files[Path::new("pki/ca.crt")].1).unwrap()[0].not_before
+fn now_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_secs().try_into().unwrap()
 }

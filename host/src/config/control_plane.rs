@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::{At, Fault, shown};
+use crate::etcd::MemberId;
 use crate::pki::CertificateKey;
 
 /// The port of an API server that nobody chose.
@@ -28,7 +29,7 @@ pub struct ControlPlaneSettings {
     /// Directory for a snapshot of etcd, taken before the new member votes.
     pub etcd_snapshot: Option<PathBuf>,
     /// Id of an etcd member that this machine takes the place of.
-    pub replace_member: Option<u64>,
+    pub replace_member: Option<MemberId>,
 }
 
 /// `controlPlane` as written, in a file or by flags.
@@ -97,9 +98,9 @@ pub(super) fn certificate_key(text: &SecretString) -> Result<CertificateKey, Fau
 }
 
 /// An etcd member's id as `etcdctl member list` prints it: up to 16 hex digits.
-pub(super) fn member_id(text: &str) -> Result<u64, Fault> {
+pub(super) fn member_id(text: &str) -> Result<MemberId, Fault> {
     let reason = "is no member id: up to 16 hex digits, as `etcdctl member list` prints them";
-    u64::from_str_radix(text, 16).map_err(|_| Fault::Value { value: shown(text), reason: reason.to_owned() })
+    text.parse().map_err(|_| Fault::Value { value: shown(text), reason: reason.to_owned() })
 }
 
 /// Where a certificate key was written.
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(bind_port(Some(0)).unwrap(), 6443);
         assert_eq!(bind_port(Some(65_535)).unwrap(), 65_535);
         assert!(bind_port(Some(65_536)).is_err() && bind_port(Some(-1)).is_err());
-        assert_eq!(member_id("8e9e05c52164694d").unwrap(), 0x8e9e_05c5_2164_694d);
+        assert_eq!(member_id("8e9e05c52164694d").unwrap(), MemberId(0x8e9e_05c5_2164_694d));
         assert!(member_id("8e9e05c52164694d0").is_err() && member_id("n2").is_err());
     }
 

@@ -23,6 +23,8 @@ use crate::plan::Step;
 use crate::plugin::walls::{MissingWall, Walls};
 use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
+mod control_plane;
+
 /// A join under way.
 pub struct Run {
     cx: JoinContext,
@@ -115,7 +117,7 @@ impl Run {
         for phase in PHASES {
             if is_skipped(phase.id, &self.cx.settings.skip_phases) {
                 self.cx.reporter.step(phase.id, phase.summary).skipped("`--skip-phases` names it");
-            } else if phase.roles == Roles::Both {
+            } else if phase.roles == Roles::Both || (self.is_control_plane() && !phase.is_summary()) {
                 self.phase(phase).await?;
             }
         }
@@ -150,8 +152,22 @@ impl Run {
             Some(Part::TlsBootstrap) => self.tls_bootstrap().await,
             Some(Part::KubeletStart) => self.kubelet_start().await,
             Some(Part::KubeletWait) => self.kubelet_wait().await,
-            None => {
+            Some(_) if phase.roles == Roles::ControlPlane && !self.is_control_plane() => {
                 self.cx.reporter.step(id, "nothing to do").skipped("it belongs to control planes");
+                Ok(())
+            }
+            Some(Part::PrepareAll) => self.prepare_all().await,
+            Some(Part::DownloadCerts) => self.download_certs().await,
+            Some(Part::Certs) => self.certs().await,
+            Some(Part::Kubeconfig) => self.kubeconfig().await,
+            Some(Part::Manifests) => self.manifests().await,
+            Some(Part::CheckEtcd) => self.check_etcd().await,
+            Some(Part::EtcdJoin) => self.etcd_join().await,
+            Some(Part::Publish) => self.publish().await,
+            Some(Part::Mark) => self.mark().await,
+            Some(Part::WaitControlPlane) => self.wait_control_plane().await,
+            None => {
+                self.cx.reporter.step(id, "nothing to do").skipped("its children are run");
                 Ok(())
             }
         };
@@ -175,7 +191,14 @@ impl Run {
         }
         let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
         self.plugins.learn([("cluster-version", cluster.kubernetes_version)]);
-        self.checks(Stage::Cluster).await
+        if self.is_control_plane() {
+            self.control_plane_readiness().await?;
+        }
+        self.checks(Stage::Cluster).await?;
+        if self.is_control_plane() {
+            self.pull_images().await?;
+        }
+        Ok(())
     }
 
     /// Says what stood around the plugins that ran, and in a dry run what did not.
@@ -287,7 +310,8 @@ impl Run {
             None => kubelet_config::resolves_by_systemd(&self.cx.node).await,
         };
         kubelet_start::write_config(&cluster, resolved, &self.cx)?;
-        kubelet_start::write_flags(&self.cx)?;
+        let start = self.kubelet_flags().await?;
+        kubelet_start::write_flags(start, &self.cx)?;
         kubelet_start::start(self.kubelet_unit.take(), &self.cx).await?;
         Ok(())
     }

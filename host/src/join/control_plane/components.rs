@@ -5,7 +5,7 @@
 //! asked on the loopback interface.
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,49 +14,26 @@ use tokio::time::Instant;
 
 use super::LocalNode;
 use super::admin::{Admin, AdminError};
+use super::manifests::{Component, files};
 use crate::api::{ApiError, Identity, Server, Trust, ask_text};
 use crate::error::Diagnose;
 use crate::join::JoinContext;
 use crate::node::{Node, NodeError};
 use crate::output::printable;
 
-/// Largest manifest that is read, in bytes.
-const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
 /// Pauses between two looks: short while a start takes seconds, longer when something is wrong.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// The short pause is kept for so long.
 const BRISK: Duration = Duration::from_secs(20);
 
-/// A component that can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Component {
-    /// kube-apiserver.
-    ApiServer,
-    /// kube-controller-manager.
-    ControllerManager,
-    /// kube-scheduler.
-    Scheduler,
-}
+/// The components that serve health over https; etcd is asked by a client of its own.
+pub const SERVED: [Component; 3] = [Component::ApiServer, Component::ControllerManager, Component::Scheduler];
 
-impl Component {
-    /// All that a control plane runs beside etcd.
-    pub const ALL: [Self; 3] = [Self::ApiServer, Self::ControllerManager, Self::Scheduler];
-
-    /// Name of the static Pod, its container and its program.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ApiServer => "kube-apiserver",
-            Self::ControllerManager => "kube-controller-manager",
-            Self::Scheduler => "kube-scheduler",
-        }
-    }
-
-    fn default_port(self) -> u16 {
-        match self {
-            Self::ApiServer => crate::config::DEFAULT_BIND_PORT,
-            Self::ControllerManager => 10_257,
-            Self::Scheduler => 10_259,
-        }
+fn default_port(component: Component) -> u16 {
+    match component {
+        Component::ControllerManager => 10_257,
+        Component::Scheduler => 10_259,
+        Component::ApiServer | Component::Etcd => crate::config::DEFAULT_BIND_PORT,
     }
 }
 
@@ -135,7 +112,7 @@ impl Probe {
         cx: &JoinContext,
     ) -> Result<Self, ComponentsError> {
         let place = Place::of(component, &cx.node)?;
-        let port = place.port.unwrap_or(component.default_port());
+        let port = place.port.unwrap_or(default_port(component));
         let path = match (component, health) {
             (Component::ControllerManager, _) => "/healthz",
             (_, Health::Ready) => "/readyz",
@@ -147,7 +124,7 @@ impl Probe {
                 let client = admin.client_of(&server, cx)?;
                 (server, client)
             }
-            Component::ControllerManager | Component::Scheduler => {
+            _ => {
                 let host = place.bind_address.as_deref().unwrap_or("127.0.0.1");
                 let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
                 let server = format!("https://{host}:{port}");
@@ -198,8 +175,8 @@ struct Place {
 
 impl Place {
     fn of(component: Component, node: &Node) -> Result<Self, ComponentsError> {
-        let path = format!("/etc/kubernetes/manifests/{}.yaml", component.name());
-        let content = node.read(Path::new(&path), MANIFEST_LIMIT_BYTES)?;
+        let path = files::path(component);
+        let content = node.read(&path, files::LIMIT_BYTES)?;
         let content = content.ok_or_else(|| ComponentsError::NoManifest { path: path.clone() })?;
         let text = String::from_utf8_lossy(&content);
         let pod: Value = serde_saphyr::from_str(&text).map_err(|_| ComponentsError::NoManifest { path })?;
@@ -241,7 +218,7 @@ pub enum ComponentsError {
     #[error("there is no readable manifest `{path}`")]
     NoManifest {
         /// Absolute.
-        path: String,
+        path: PathBuf,
     },
     /// Those that did not answer as they should.
     #[error("not healthy after {seconds} s: {}", failed.join("; "))]

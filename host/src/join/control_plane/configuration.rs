@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use thiserror::Error;
 
 use crate::config::Arg;
+use crate::error::Diagnose;
+use crate::output::printable;
 
 /// kubeadm's ClusterConfiguration. Unset texts hold their default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -74,6 +77,39 @@ impl Default for ControlPlaneConfiguration {
             ca_certificate_validity_period: days(3650),
             feature_gates: BTreeMap::new(),
         }
+    }
+}
+
+impl ControlPlaneConfiguration {
+    /// From the stored document.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::Malformed`].
+    pub fn of(stored: &serde_json::Value) -> Result<Self, ConfigurationError> {
+        Self::deserialize(stored)
+            .map_err(|error| ConfigurationError::Malformed { reason: printable(&error.to_string()) })
+    }
+}
+
+/// Why no control plane can follow the cluster's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigurationError {
+    /// A field of another type, or a word that nobody knows.
+    #[error("ClusterConfiguration in ConfigMap `kube-system/kubeadm-config` cannot be followed: {reason}")]
+    Malformed {
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl Diagnose for ConfigurationError {
+    fn code(&self) -> &'static str {
+        "cluster-configuration-field"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into())
     }
 }
 

@@ -2,7 +2,7 @@
 //! etcd, of `etcd-join` (`cmd/kubeadm/app/phases/{controlplane,etcd}` of 1.37.2).
 //!
 //! [`build`] is pure: what it needs to know of the machine stands in an [`Environment`]. [`render`] applies the operator's
-//! patches and gives the file's text. The files reach the kubelet's directory by `staging`.
+//! patches and gives the file's text. The files reach the kubelet's directory by [`files`].
 
 use std::time::Duration;
 
@@ -10,11 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
+use crate::patches::{PatchError, Patches, Target};
+use crate::yaml;
 
 mod api_server;
 mod arguments;
 mod controller_manager;
 mod etcd;
+pub mod files;
 mod paths;
 mod probe;
 mod scheduler;
@@ -67,6 +70,17 @@ pub enum Manifest<'a> {
     Scheduler,
     /// `etcd.yaml`.
     Etcd(InitialCluster<'a>),
+}
+
+impl From<Component> for Target {
+    fn from(component: Component) -> Self {
+        match component {
+            Component::ApiServer => Self::KubeApiserver,
+            Component::ControllerManager => Self::KubeControllerManager,
+            Component::Scheduler => Self::KubeScheduler,
+            Component::Etcd => Self::Etcd,
+        }
+    }
 }
 
 /// How an etcd without data finds its cluster.
@@ -128,6 +142,27 @@ pub fn build(
         Manifest::Scheduler => scheduler::pod(cluster, environment),
         Manifest::Etcd(initial_cluster) => etcd::pod(cluster, node, environment, initial_cluster),
     }
+}
+
+/// The file's text: the Pod with the operator's patches.
+///
+/// # Errors
+///
+/// [`PatchError::Apply`].
+///
+/// # Panics
+///
+/// As [`build`].
+pub fn render(
+    manifest: Manifest<'_>,
+    cluster: &ControlPlaneConfiguration,
+    node: &LocalNode,
+    environment: &Environment,
+    patches: &Patches,
+) -> Result<String, PatchError> {
+    let mut pod = build(manifest, cluster, node, environment);
+    patches.apply(manifest.component().into(), &mut pod)?;
+    Ok(yaml::write(&pod))
 }
 
 /// What differs from component to component.

@@ -52,7 +52,7 @@ pub async fn mark(cx: &JoinContext) -> Result<(), MarkError> {
     if let Some(plan) = cx.node.plan() {
         plan.api_call(
             "PATCH",
-            &format!("/api/v1/nodes/{name}"),
+            format!("/api/v1/nodes/{name}"),
             format!("label `{ROLE_LABEL}`, {} taints", wanted.len()),
         );
         return Ok(());
