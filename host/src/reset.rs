@@ -18,7 +18,7 @@ use crate::api::Dialer;
 use crate::config::ResetSettings;
 use crate::error::{Diagnose, ExitCode};
 use crate::journal::{Journal, JournalError, Lock, Record, STATE_DIRECTORY};
-use crate::node::{Journalless, Machine};
+use crate::node::{Journalless, Machine, Node};
 use crate::output::{Format, Reporter};
 
 mod cluster;
@@ -59,9 +59,12 @@ pub async fn run(
     };
     let record = Record::load(&settings.root)?;
     let asked = plan::Asked { etcd: !skipped(REMOVE_ETCD_MEMBER), node: !skipped(CLEANUP_NODE) };
-    let local = member::local(settings, &files);
+    let local = member::local(record.as_ref(), settings, &files);
     let departure = match &local {
-        Some(local) if asked.etcd => Some(member::foresee(local, None, settings, &files).await?),
+        Some(local) if asked.etcd => {
+            let node = Node::new(settings.root.clone(), Arc::clone(&machine), Arc::new(Journal::in_memory()));
+            Some(member::foresee(local, settings, &node, dialer, reporter).await?)
+        }
         _ => None,
     };
     let etcd = plan::EtcdPlan { local: local.as_ref(), departure: departure.as_ref() };

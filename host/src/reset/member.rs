@@ -7,34 +7,40 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{ETCD_MANIFEST, ResetError};
+use crate::api::{Dialer, Server};
 use crate::config::ResetSettings;
-use crate::etcd::health::{self, Health, quorum};
-use crate::etcd::{Client, Credentials, EtcdError, MemberId, Refusal};
-use crate::node::Journalless;
+use crate::etcd::health::{self, Health};
+use crate::etcd::{Client, Credentials, EtcdError, MemberId};
+use crate::join::etcd_join::{self, Removal, Removed};
+use crate::join::tls_bootstrap::ExistingIdentity;
+use crate::journal::Record;
+use crate::node::{Journalless, Node};
+use crate::output::Reporter;
 
 /// kubeadm's default for `etcd.local.dataDir`.
 pub(super) const DEFAULT_DATA_DIRECTORY: &str = "/var/lib/etcd";
 const DEFAULT_CERTIFICATES: &str = "/etc/kubernetes/pki";
-/// A manifest has 3 KB; a certificate, a key less.
+/// A manifest has 3 KB.
 const LIMIT_BYTES: u64 = 1 << 20;
 /// etcd refuses a removal for five seconds after it lost sight of a member.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
-const RETRY: Duration = Duration::from_millis(200);
+/// A cluster that is gone must not hold up a reset.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The member that this machine runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Local {
+    /// By the record of the join.
+    id: Option<MemberId>,
     /// `https://host:2380`, as the others know it.
     peer_urls: Vec<String>,
     /// Client URLs: its own, then those of the members it began with.
     endpoints: Vec<String>,
-    /// Directory of `ca.crt` and `healthcheck-client.crt`.
-    certificates: PathBuf,
+    /// Directory of the certificates.
+    pki: PathBuf,
     /// On the machine.
     pub(super) data_directory: PathBuf,
 }
@@ -45,8 +51,8 @@ pub(super) enum Departure {
     /// Nothing is to be done: it is no member any more.
     Gone,
     /// It is removed.
-    Removal(Removal),
-    /// It cannot be removed, and `--force` goes on without.
+    Leaves(Leaving),
+    /// It cannot be removed, and the reset goes on without.
     Impossible {
         /// One line.
         why: String,
@@ -55,21 +61,29 @@ pub(super) enum Departure {
 
 /// A removal that will be asked for.
 #[derive(Debug)]
-pub(super) struct Removal {
+pub(super) struct Leaving {
     client: Client,
     /// Who goes.
     pub(super) id: MemberId,
     /// What it means to the others, one line.
     pub(super) meaning: String,
-    /// Whether a refusal is no reason to stop.
-    force: bool,
 }
 
-/// The manifest's word; none: no member runs here.
-pub(super) fn local(settings: &ResetSettings, files: &Journalless) -> Option<Local> {
-    let text = files.read(Path::new(ETCD_MANIFEST), LIMIT_BYTES).ok().flatten()?;
-    let manifest: Value = serde_saphyr::from_slice(&text).unwrap_or_default();
-    Some(read_manifest(&manifest, settings))
+/// The member by its manifest and the record; none: no member runs here.
+pub(super) fn local(record: Option<&Record>, settings: &ResetSettings, files: &Journalless) -> Option<Local> {
+    let text = files.read(Path::new(ETCD_MANIFEST), LIMIT_BYTES).ok().flatten();
+    let recorded = record.and_then(Record::etcd_member);
+    if text.is_none() && recorded.is_none() {
+        return None;
+    }
+    let manifest = text.and_then(|text| serde_saphyr::from_slice(&text).ok()).unwrap_or_default();
+    let mut local = read_manifest(&manifest, settings);
+    if let Some((_, peer_url, id)) = recorded {
+        // Where the answer was lost, the peer URL that was asked for finds it.
+        local.id = id.and_then(|id| id.parse().ok());
+        local.peer_urls = vec![peer_url.to_owned()];
+    }
+    Some(local)
 }
 
 fn read_manifest(manifest: &Value, settings: &ResetSettings) -> Local {
@@ -90,146 +104,127 @@ fn read_manifest(manifest: &Value, settings: &ResetSettings) -> Local {
         endpoints.extend(other.filter(|url| !endpoints.contains(url)));
     }
     let ca_file = argument("trusted-ca-file").map(PathBuf::from);
-    let certificates = ca_file.as_deref().and_then(Path::parent).map_or_else(
-        || settings.certificates_dir.clone().unwrap_or_else(|| DEFAULT_CERTIFICATES.into()).join("etcd"),
-        Path::to_owned,
-    );
+    // It is `etcd/ca.crt` in the directory of the certificates.
+    let pki = ca_file.as_deref().and_then(Path::parent).and_then(Path::parent).map(Path::to_owned);
+    let pki = pki.or_else(|| settings.certificates_dir.clone()).unwrap_or_else(|| DEFAULT_CERTIFICATES.into());
     let volumes = manifest["spec"]["volumes"].as_array();
     let volume = volumes.into_iter().flatten().find(|volume| volume["name"] == "etcd-data");
     let mounted = volume.and_then(|volume| volume["hostPath"]["path"].as_str()).map(str::to_owned);
     let data_directory = mounted.or_else(|| argument("data-dir")).unwrap_or_else(|| DEFAULT_DATA_DIRECTORY.into());
     Local {
+        id: None,
         peer_urls: list("initial-advertise-peer-urls"),
         endpoints,
-        certificates,
+        pki,
         data_directory: data_directory.into(),
     }
 }
 
-/// Looks at the cluster; changes nothing. `recorded`: the id that the record of the join has.
+/// Looks at the cluster; changes nothing.
 ///
 /// # Errors
 ///
 /// [`ResetError::Quorum`], [`ResetError::EtcdUnreachable`] without `force`.
 pub(super) async fn foresee(
     local: &Local,
-    recorded: Option<MemberId>,
     settings: &ResetSettings,
-    files: &Journalless,
+    node: &Node,
+    dialer: &Dialer,
+    reporter: &Reporter,
 ) -> Result<Departure, ResetError> {
-    let credentials = match credentials(&local.certificates, files) {
-        Ok(Some(credentials)) => credentials,
+    let credentials = match Credentials::read(&local.pki, node) {
+        Ok(credentials) => credentials,
         // They go after the member: an earlier reset came so far, or nobody here can take the member out.
-        Ok(None) => {
-            let why = format!("`{}` has no client certificate for etcd any more", local.certificates.display());
-            return Ok(Departure::Impossible { why });
-        }
-        Err(why) => return impossible(why, settings.force),
+        Err(EtcdError::Missing { path }) => return Ok(Departure::Impossible { why: format!("`{path}` is missing") }),
+        Err(error) => return impossible(error.to_string(), settings.force),
     };
     let looked = async {
-        let client = Client::new(credentials, local.endpoints.clone())?;
-        let health = health::look(&client).await?;
-        Ok::<_, EtcdError>((client, health))
+        let endpoints = match local.endpoints.is_empty() {
+            true => endpoints_by_api(settings, node, dialer, reporter).await?,
+            false => local.endpoints.clone(),
+        };
+        let client = Client::new(credentials, endpoints).map_err(|error| error.to_string())?;
+        let health = health::look(&client).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((client, health))
     };
     let (client, health) = match looked.await {
         Ok(looked) => looked,
-        Err(error) => return impossible(error.to_string(), settings.force),
+        Err(why) => return impossible(why, settings.force),
     };
-    let all = health.members.iter().map(|health| health.member.clone());
-    client.use_endpoints(all.filter(|member| !member.is_learner).flat_map(|member| member.client_urls).collect());
-    match outlook(&health, local, recorded) {
-        Outlook::Gone => Ok(Departure::Gone),
-        Outlook::Fine { id, meaning } => Ok(Departure::Removal(Removal { client, id, meaning, force: settings.force })),
-        Outlook::Breaks { meaning, .. } if !settings.force => Err(ResetError::Quorum { meaning }),
-        Outlook::Breaks { id, meaning, last: false } => {
-            Ok(Departure::Removal(Removal { client, id, meaning, force: true }))
-        }
-        Outlook::Breaks { meaning, .. } => Ok(Departure::Impossible { why: meaning }),
-    }
+    // The member itself is asked last: it stops when it is removed.
+    let others = health.members.iter().map(|health| &health.member).filter(|member| !member.is_learner);
+    let id = own(&health, local);
+    let (ours, others): (Vec<_>, Vec<_>) = others.partition(|member| Some(member.id) == id);
+    client.use_endpoints(others.into_iter().chain(ours).flat_map(|member| member.client_urls.clone()).collect());
+    let Some(id) = id else { return Ok(Departure::Gone) };
+    Ok(match judge(etcd_join::foresee(&health, id), settings.force)? {
+        None => Departure::Gone,
+        Some(Meaning { text, possible: true }) => Departure::Leaves(Leaving { client, id, meaning: text }),
+        Some(Meaning { text, possible: false }) => Departure::Impossible { why: text },
+    })
+}
+
+/// Where the manifest of a learner was not written yet, the Pods of the others tell.
+async fn endpoints_by_api(
+    settings: &ResetSettings,
+    node: &Node,
+    dialer: &Dialer,
+    reporter: &Reporter,
+) -> Result<Vec<String>, String> {
+    let path = settings.kubeconfig.to_string_lossy();
+    let found = ExistingIdentity::in_file(&path, node).map_err(|error| error.to_string())?;
+    let found = found.ok_or_else(|| format!("`{path}` is no kubeconfig that can be used"))?;
+    let cluster = found.cluster.ok_or_else(|| format!("`{path}` names no cluster"))?;
+    let client = Server::new(dialer.clone(), &cluster.server, cluster.trust())
+        .and_then(|server| server.client(&found.client))
+        .map_err(|error| error.to_string())?;
+    let endpoints = etcd_join::endpoints::find(&client, reporter, LOOKUP_TIMEOUT, true).await;
+    endpoints.map_err(|error| error.to_string())
 }
 
 fn impossible(why: String, force: bool) -> Result<Departure, ResetError> {
     if force { Ok(Departure::Impossible { why }) } else { Err(ResetError::EtcdUnreachable { reason: why }) }
 }
 
-/// None: a file is missing.
-fn credentials(directory: &Path, files: &Journalless) -> Result<Option<Credentials>, String> {
-    let read = |name: &str| {
-        let path = directory.join(name);
-        let content = files.read(&path, LIMIT_BYTES).map_err(|error| format!("`{}`: {error}", path.display()))?;
-        Ok::<_, String>(content.map(|content| String::from_utf8_lossy(&content).into_owned()))
-    };
-    let (Some(ca), Some(certificate), Some(key)) =
-        (read("ca.crt")?, read("healthcheck-client.crt")?, read("healthcheck-client.key")?)
-    else {
-        return Ok(None);
-    };
-    Credentials::from_pem(&ca, &certificate, &SecretString::from(key)).map(Some).map_err(|error| error.to_string())
-}
-
-/// What removing our member would mean.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outlook {
-    Gone,
-    Fine { id: MemberId, meaning: String },
-    Breaks { id: MemberId, meaning: String, last: bool },
-}
-
-fn outlook(health: &Health, local: &Local, recorded: Option<MemberId>) -> Outlook {
-    let ours = health.members.iter().map(|health| &health.member).find(|member| match recorded {
+/// Who of them is ours: by the id in the record of the join, else by the peer URL in the manifest.
+fn own(health: &Health, local: &Local) -> Option<MemberId> {
+    let ours = health.members.iter().map(|health| &health.member).find(|member| match local.id {
         Some(id) => member.id == id,
         None => member.peer_urls.iter().any(|url| local.peer_urls.contains(url)),
     });
-    let Some(member) = ours else { return Outlook::Gone };
-    let id = member.id;
-    if member.is_learner {
-        return Outlook::Fine { id, meaning: format!("{member} leaves; it has no vote") };
-    }
-    let others = || health.members.iter().filter(|other| !other.member.is_learner && other.member.id != id);
-    let (voters, up) = (others().count(), others().filter(|other| other.is_up()).count());
-    if voters == 0 {
-        let meaning = format!("{member} is the only voter: all data of the cluster would be gone");
-        return Outlook::Breaks { id, meaning, last: true };
-    }
-    if !(health.has_quorum() && health.has_quorum_without(id)) {
-        let meaning = format!(
-            "without {member}, {up} of {voters} voters are up and {} are needed: the cluster could not write any more",
-            quorum(voters)
-        );
-        return Outlook::Breaks { id, meaning, last: false };
-    }
-    let meaning = match up - quorum(voters) {
-        _ if voters == 1 => format!("{member} leaves; one voter is left, and with it all data would be lost"),
-        spare => format!("{member} leaves; {voters} voters are left, {up} of them up, of which {spare} may fail"),
-    };
-    Outlook::Fine { id, meaning }
+    ours.map(|member| member.id)
 }
 
-impl Removal {
+/// What removing it comes to, and whether `force` has to ask for it.
+fn judge(removal: Removal, force: bool) -> Result<Option<Meaning>, ResetError> {
+    let meaning = removal.describe();
+    match removal {
+        Removal::Gone => Ok(None),
+        Removal::Harmless(_) | Removal::KeepsQuorum { .. } => Ok(Some(Meaning { text: meaning, possible: true })),
+        Removal::BreaksQuorum { .. } | Removal::LastVoter(_) if !force => Err(ResetError::Quorum { meaning }),
+        Removal::BreaksQuorum { .. } => Ok(Some(Meaning { text: meaning, possible: true })),
+        Removal::LastVoter(_) => Ok(Some(Meaning { text: meaning, possible: false })),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Meaning {
+    text: String,
+    possible: bool,
+}
+
+impl Leaving {
     /// Removes the member. `Ok(Some(…))`: it is still there, and `--force` goes on all the same.
     ///
     /// # Errors
     ///
     /// One line: nothing else may be undone yet.
-    pub(super) async fn run(&self) -> Result<Option<String>, String> {
-        let deadline = Instant::now() + REMOVAL_TIMEOUT;
-        let last = loop {
-            let error = match self.client.remove(self.id).await {
-                Ok(_) => return Ok(None),
-                Err(EtcdError::Refused { refusal: Refusal::MemberNotFound, .. }) => return Ok(None),
-                Err(error) => error,
-            };
-            // The answer may have been lost.
-            let members = self.client.members().await;
-            if members.is_ok_and(|members| members.by_id(self.id).is_none()) {
-                return Ok(None);
-            }
-            if !error.may_pass() && !matches!(error, EtcdError::Unclear { .. }) || Instant::now() >= deadline {
-                break error;
-            }
-            tokio::time::sleep(RETRY).await;
-        };
-        if self.force { Ok(Some(last.to_string())) } else { Err(last.to_string()) }
+    pub(super) async fn run(&self, force: bool, reporter: &Reporter) -> Result<Option<String>, String> {
+        let removed = etcd_join::remove_own_member(&self.client, self.id, force, REMOVAL_TIMEOUT, reporter).await;
+        match removed.map_err(|error| error.to_string())? {
+            Removed::WasGone | Removed::Now(_) => Ok(None),
+            Removed::LeftBehind(why) => Ok(Some(why)),
+        }
     }
 }
 

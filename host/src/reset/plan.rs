@@ -141,8 +141,8 @@ pub(super) fn actions(
     }
     actions.extend(etcd.departure.and_then(|departure| match departure {
         Departure::Gone => None,
-        Departure::Removal(removal) => {
-            Some(Action::RemoveEtcdMember { id: removal.id.to_string(), meaning: removal.meaning.clone() })
+        Departure::Leaves(leaving) => {
+            Some(Action::RemoveEtcdMember { id: leaving.id.to_string(), meaning: leaving.meaning.clone() })
         }
         Departure::Impossible { why } => Some(Action::LeaveEtcdMember { why: why.clone() }),
     }));

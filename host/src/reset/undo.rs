@@ -120,8 +120,8 @@ impl Tools<'_> {
     }
 
     async fn remove_etcd_member(self) -> Result<Ending, String> {
-        let Some(Departure::Removal(removal)) = self.departure else { return Ok(gone()) };
-        Ok(match removal.run().await? {
+        let Some(Departure::Leaves(leaving)) = self.departure else { return Ok(gone()) };
+        Ok(match leaving.run(self.settings.force, self.reporter).await? {
             None => done(),
             Some(why) => self.left_behind(&why),
         })

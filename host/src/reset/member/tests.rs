@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config::IgnoredChecks;
+use crate::error::Diagnose as _;
+use crate::etcd::health::quorum;
 use crate::etcd::health::{MemberHealth, State};
 use crate::etcd::{Member, Status};
 
@@ -20,7 +22,7 @@ fn settings() -> ResetSettings {
     }
 }
 
-fn own() -> Local {
+fn ours() -> Local {
     Local { peer_urls: vec!["https://192.0.2.1:2380".into()], ..Local::default() }
 }
 
@@ -59,51 +61,38 @@ fn status(number: u64) -> Status {
     }
 }
 
+fn of(health: &Health, force: bool) -> Result<Option<Meaning>, ResetError> {
+    judge(etcd_join::foresee(health, own(health, &ours()).unwrap()), force)
+}
+
 #[test]
 fn a_member_leaves_only_while_the_others_keep_a_quorum() {
-    for (states, fine) in [
-        ("uuu", true),
-        ("duu", true),
-        ("uu", true),
-        ("luu", true),
-        ("lud", true),
-        ("uudd", false),
-        ("uud", false),
-        ("ud", false),
-        ("u", false),
-        ("ul", false),
-        ("d", false),
-    ] {
-        let found = outlook(&health(states), &own(), None);
-        assert_eq!(matches!(found, Outlook::Fine { .. }), fine, "{states}: {found:?}");
+    for states in ["uuu", "duu", "uu", "luu", "lud"] {
+        assert!(of(&health(states), false).unwrap().unwrap().possible, "{states}");
+    }
+    for states in ["uudd", "uud", "ud", "u", "ul", "d"] {
+        let error = of(&health(states), false).unwrap_err();
+        assert_eq!(error.code(), "reset-breaks-quorum", "{states}");
+        assert!(error.hint().unwrap().contains("--force"), "{states}");
     }
 }
 
 #[test]
-fn says_what_leaving_means() {
-    let meaning = |states: &str| match outlook(&health(states), &own(), None) {
-        Outlook::Fine { meaning, .. } | Outlook::Breaks { meaning, .. } => meaning,
-        Outlook::Gone => unreachable!("it is a member"),
-    };
-    let us = "cp-1 (id 1, https://192.0.2.1:2380)";
-    assert_eq!(meaning("uuu"), format!("{us} leaves; 2 voters are left, 2 of them up, of which 0 may fail"));
-    assert_eq!(meaning("uu"), format!("{us} leaves; one voter is left, and with it all data would be lost"));
-    assert_eq!(meaning("luu"), format!("{us} leaves; it has no vote"));
-    assert_eq!(meaning("u"), format!("{us} is the only voter: all data of the cluster would be gone"));
-    let expected = "1 of 2 voters are up and 2 are needed: the cluster could not write any more";
-    assert_eq!(meaning("uud"), format!("without {us}, {expected}"));
+fn force_tries_all_the_same_and_leaves_the_last_voter_listed() {
+    for (states, possible) in [("uud", true), ("ud", true), ("u", false), ("ul", false)] {
+        let meaning = of(&health(states), true).unwrap().unwrap();
+        assert_eq!(meaning.possible, possible, "{states}");
+        assert!(meaning.text.contains("cp-1"), "{}", meaning.text);
+    }
 }
 
 #[test]
 fn the_records_id_decides_and_else_the_peer_url() {
-    let id = |recorded| match outlook(&health("uuu"), &own(), recorded) {
-        Outlook::Fine { id, .. } => Some(id),
-        _ => None,
-    };
-    assert_eq!(id(None), Some(MemberId(1)));
-    assert_eq!(id(Some(MemberId(3))), Some(MemberId(3)));
-    assert_eq!(outlook(&health("uuu"), &own(), Some(MemberId(9))), Outlook::Gone);
-    assert_eq!(outlook(&health("uuu"), &Local::default(), None), Outlook::Gone);
+    let found = |id| own(&health("uuu"), &Local { id, ..ours() });
+    assert_eq!(found(None), Some(MemberId(1)));
+    assert_eq!(found(Some(MemberId(3))), Some(MemberId(3)));
+    assert_eq!(found(Some(MemberId(9))), None, "it left already");
+    assert_eq!(own(&health("uuu"), &Local::default()), None);
 }
 
 #[test]
@@ -121,13 +110,14 @@ fn the_manifest_says_where_the_member_and_its_data_are() {
     }});
     let local = read_manifest(&manifest, &settings());
     let expected = Local {
+        id: None,
         peer_urls: vec!["https://192.0.2.7:2380".into()],
         endpoints: vec!["https://192.0.2.7:2379".into(), "https://192.0.2.1:2379".into()],
-        certificates: "/data/pki/etcd".into(),
+        pki: "/data/pki".into(),
         data_directory: "/data/etcd".into(),
     };
     assert_eq!(local, expected);
     let nothing = read_manifest(&Value::Null, &settings());
-    assert_eq!(nothing.certificates, Path::new("/etc/kubernetes/pki/etcd"));
+    assert_eq!(nothing.pki, Path::new("/etc/kubernetes/pki"));
     assert_eq!((nothing.endpoints, nothing.data_directory), (Vec::<String>::new(), "/var/lib/etcd".into()));
 }
