@@ -22,7 +22,7 @@ pub enum CertsError {
     #[error(transparent)]
     Names(#[from] NamesError),
     /// A CA is not on this machine at all. kubeadm would make a new one, with which nothing in the cluster works.
-    #[error("no CA of the cluster is on this machine in {}", listed(.files))]
+    #[error("of the cluster's CAs, this machine lacks {}", listed(.files))]
     CaMissing {
         /// Certificates of CAs.
         files: Vec<PathBuf>,
