@@ -8,10 +8,9 @@ use crate::lab::{Cluster, SOON, until};
 fn answer(output: &std::process::Output) -> (String, String) {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let error =
-        text.rsplit_once("rpc error: code = ").map(|(_, rest)| rest.trim_end_matches(['}', '"', '\n']).to_owned());
-    let error = error.or_else(|| text.rsplit_once("Error: ").map(|(_, rest)| format!("? desc = {}", rest.trim())));
-    let error = error.unwrap_or_else(|| panic!("no error in: {text}"));
+    let logged = text.rsplit_once("rpc error: code = ").and_then(|(_, rest)| rest.split(['"', '\n']).next());
+    let said = text.rsplit_once("Error: ").map(|(_, rest)| format!("? desc = {}", rest.trim()));
+    let error = logged.map(str::to_owned).or(said).unwrap_or_else(|| panic!("no error in: {text}"));
     let (code, text) = error.split_once(" desc = ").expect("code and text");
     (code.to_owned(), text.strip_prefix("etcdserver: ").unwrap_or(text).to_owned())
 }

@@ -85,7 +85,9 @@ impl Cluster {
 
     fn issue(&self, path: &Path, address: Option<IpAddr>) {
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
-        params.subject_alt_names.extend(address.map(SanType::IpAddress));
+        // From loopback comes what one member says to another; etcd compares the certificate with that, and kubeadm's have it.
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        params.subject_alt_names.extend(address.into_iter().flat_map(|own| [own, loopback]).map(SanType::IpAddress));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
         std::fs::write(path.with_extension("crt"), certificate.pem()).expect("a file");

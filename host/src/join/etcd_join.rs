@@ -436,6 +436,8 @@ impl EtcdJoin<'_> {
                         conflict: Conflict::NotProved(member),
                     });
                 }
+                // etcd makes an id of peer URL and second, and takes none twice: a member of ours was removed in this one.
+                Some(Refusal::MemberNotFound) => {}
                 Some(refusal) if refusal.may_pass() => {}
                 _ => {
                     let _ = self.void(entry, node);
