@@ -34,6 +34,7 @@ test-cluster: cluster
 	  run --test cluster --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
 	  run --test registry -- --ignored; \
+  run --test control-plane-prepare -- --ignored; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 

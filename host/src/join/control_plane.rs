@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 pub mod configuration;
+pub mod host_files;
 pub mod images;
 pub mod manifests;
 

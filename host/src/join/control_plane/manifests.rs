@@ -2,14 +2,18 @@
 //! etcd, of `etcd-join` (`cmd/kubeadm/app/phases/{controlplane,etcd}` of 1.37.2).
 //!
 //! [`build`] is pure: what it needs to know of the machine stands in an [`Environment`]. [`render`] applies the operator's
-//! patches and gives the file's text. The files reach the kubelet's directory by `staging`.
+//! patches and gives the file's text. How the files reach the kubelet is not here.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
+use crate::node::Node;
+use crate::patches::{PatchError, Patches, Target};
+use crate::yaml;
 
 mod api_server;
 mod arguments;
@@ -69,6 +73,17 @@ pub enum Manifest<'a> {
     Etcd(InitialCluster<'a>),
 }
 
+impl From<Component> for Target {
+    fn from(component: Component) -> Self {
+        match component {
+            Component::ApiServer => Self::KubeApiserver,
+            Component::ControllerManager => Self::KubeControllerManager,
+            Component::Scheduler => Self::KubeScheduler,
+            Component::Etcd => Self::Etcd,
+        }
+    }
+}
+
 /// How an etcd without data finds its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitialCluster<'a> {
@@ -103,6 +118,27 @@ pub struct Environment {
     pub health_check: Duration,
 }
 
+impl Environment {
+    /// Of this machine and this process. The certificates must be where they will be: see `external_ca`.
+    pub fn observe(cluster: &ControlPlaneConfiguration, node: &Node, health_check: Duration) -> Self {
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let ca = |name: &str| is_there(&paths::join(&cluster.certificates_dir, name), node);
+        Self {
+            proxies: proxies(variables),
+            ca_directories: CA_DIRECTORIES.into_iter().filter(|path| node.locate(Path::new(path)).exists()).collect(),
+            external_ca: ca("ca.crt") && !ca("ca.key"),
+            health_check,
+        }
+    }
+}
+
+fn is_there(path: &str, node: &Node) -> bool {
+    let path = Path::new(path);
+    let planned = node.plan().and_then(|plan| plan.content(path));
+    planned.map_or_else(|| node.locate(path).exists(), |content| content.is_some())
+}
+
 /// Where files that `/etc/ssl/certs` links to may be; each is mounted if it exists.
 pub use volumes::CA_DIRECTORIES;
 
@@ -128,6 +164,27 @@ pub fn build(
         Manifest::Scheduler => scheduler::pod(cluster, environment),
         Manifest::Etcd(initial_cluster) => etcd::pod(cluster, node, environment, initial_cluster),
     }
+}
+
+/// The file's text: the Pod with the operator's patches.
+///
+/// # Errors
+///
+/// [`PatchError::Apply`].
+///
+/// # Panics
+///
+/// As [`build`].
+pub fn render(
+    manifest: Manifest<'_>,
+    cluster: &ControlPlaneConfiguration,
+    node: &LocalNode,
+    environment: &Environment,
+    patches: &Patches,
+) -> Result<String, PatchError> {
+    let mut pod = build(manifest, cluster, node, environment);
+    patches.apply(manifest.component().into(), &mut pod)?;
+    Ok(yaml::write(&pod))
 }
 
 /// What differs from component to component.
@@ -203,5 +260,35 @@ fn without_empty(fields: Value) -> Value {
             Value::Object(fields.into_iter().filter(|(_, value)| value != "").collect::<Map<_, _>>())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::scripted::test_node;
+
+    #[test]
+    fn proxies_are_the_variables_that_end_so() {
+        let variables = [("HTTP_PROXY", "a"), ("No_Proxy", "b"), ("x_proxy", ""), ("PROXY", "c"), ("PROXY_URL", "d")];
+        let found = proxies(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(found, [("HTTP_PROXY".to_owned(), "a".to_owned()), ("No_Proxy".to_owned(), "b".to_owned())]);
+    }
+
+    #[test]
+    fn a_ca_without_its_key_is_an_external_one() {
+        let (directory, node) = test_node();
+        let cluster = ControlPlaneConfiguration::default();
+        let external = || Environment::observe(&cluster, &node, Duration::from_secs(240)).external_ca;
+        assert!(!external());
+        let pki = directory.path().join("etc/kubernetes/pki");
+        std::fs::create_dir_all(&pki).unwrap();
+        std::fs::create_dir_all(directory.path().join("etc/ca-certificates")).unwrap();
+        std::fs::write(pki.join("ca.crt"), "").unwrap();
+        assert!(external());
+        std::fs::write(pki.join("ca.key"), "").unwrap();
+        assert!(!external());
+        let observed = Environment::observe(&cluster, &node, Duration::from_secs(240));
+        assert_eq!(observed.ca_directories, ["/etc/ca-certificates"]);
     }
 }
