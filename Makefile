@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint bench cluster release-interfaces
+.PHONY: try build test test-fast test-cluster lint fuzz bench cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -31,10 +31,14 @@ test-cluster: cluster
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
 	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
-	  run --test cluster --test teardown -- --ignored; \
+	  run --test cluster --test control_planes --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
+	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
   run --test control-plane-prepare -- --ignored; \
+	  run --test prepare -- --ignored; \
+	  run --test guests -- --ignored hours; \
+	  run --test control-plane -- --ignored --test-threads=2; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 
@@ -48,10 +52,15 @@ lint:
 	cargo clippy --workspace --all-targets --features mortise/faults -- -D warnings
 	cargo deny --offline check licenses bans sources || cargo deny check licenses bans sources
 
+# Each fuzz target for so many seconds; see tests/fuzz/README.md. Needs cargo-fuzz and a C++ compiler, no nightly toolchain.
+SECONDS ?= 60
+fuzz:
+	SECONDS_EACH=$(SECONDS) tests/fuzz/run
+
 # Texts and components of the interfaces' present version, against which later hosts are tested.
 release-interfaces:
 	cargo test --workspace --features mortise/faults --test kinds -- --ignored writes_the_texts
 
 # Against the real kubeadm on fresh nodes of a real cluster, in the same run.
 bench: build cluster
-	cargo bench --quiet --profile dev -p mortise-cluster --bench join
+	cargo bench --quiet --profile dev -p mortise-cluster --bench join --bench control-plane

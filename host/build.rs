@@ -22,7 +22,14 @@ fn main() {
     let native = match env::var_os(NATIVE).filter(|path| !path.is_empty()) {
         Some(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
-            format!("Some(include_bytes!({path:?}))")
+            // At the beginning of a page, so that it can be run where it lies.
+            let page = if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") { 4096 } else { 65536 };
+            format!(
+                "Some(&CODE.0);\n\
+                 #[repr(C, align({page}))]\n\
+                 struct Paged<T>(T);\n\
+                 static CODE: Paged<[u8; include_bytes!({path:?}).len()]> = Paged(*include_bytes!({path:?}))"
+            )
         }
         None => "None".into(),
     };

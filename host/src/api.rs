@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use connection::{Pool, Target};
 pub use error::{ApiError, TlsProblem};
+pub(crate) use error::{chain, quoted};
 pub(crate) use tls::ALPN_HTTP2;
 use tls::Protocols;
 

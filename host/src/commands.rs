@@ -1,19 +1,19 @@
 //! What each command of the command line does: it gathers the parts and hands them on.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::SecretString;
 
 use crate::api::Dialer;
-use crate::config::{Discovery, Environment, JoinSettings};
+use crate::config::{Discovery, Environment, JoinSettings, PhaseName};
 use crate::cri;
 use crate::error::Failure;
 use crate::facts::{FactSource, HostFacts, HostSettings, Ownership};
 use crate::join::JoinContext;
 use crate::join::run::Run;
-use crate::journal::{Header, Journal, Record};
+use crate::journal::{Header, Journal, JournalError, Record};
 use crate::node::{HostMachine, Machine, Node};
 use crate::output::{Event, Format, Reporter};
 use crate::plan::Plan;
@@ -39,8 +39,8 @@ pub use sandbox::sandbox_join;
 pub enum Extent {
     /// All phases that are not skipped.
     Everything,
-    /// One phase by id.
-    Phase(&'static str),
+    /// One phase.
+    Phase(&'static PhaseName),
     /// The checks, and nothing that changes the machine.
     Checks,
 }
@@ -51,12 +51,33 @@ pub enum Extent {
 ///
 /// Whatever failed first.
 pub async fn join(
-    mut settings: JoinSettings,
+    settings: JoinSettings,
     extent: Extent,
     environment: Environment,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     readahead::read_program_ahead();
+    let asked = Asked::of(&settings, extent);
+    let mut run = match prepare(settings, extent, environment, reporter) {
+        Ok(run) => run,
+        Err(failure) => {
+            // The join under way leaves its own.
+            if failure.code() != JournalError::IN_PROGRESS {
+                asked.leave_result(None, &Err(&failure), reporter);
+            }
+            return Err(failure);
+        }
+    };
+    finish(&mut run, asked, reporter).await
+}
+
+/// Gathers the parts of a join. What is missing or unfit is said before anything is asked of the cluster.
+fn prepare(
+    mut settings: JoinSettings,
+    extent: Extent,
+    environment: Environment,
+    reporter: &Reporter,
+) -> Result<Run, Failure> {
     let root = settings.root.clone();
     if settings.node.cri_socket.is_none() {
         settings.node.cri_socket = Some(cri::detect_socket()?);
@@ -84,7 +105,7 @@ pub async fn join(
         None => Node::new(root.clone(), machine, Arc::new(Journal::open(&root, Header::of(&settings))?)),
     };
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: Dialer::Tcp };
-    run(cx, plugins, extent).await
+    Ok(Run::new(cx, plugins))
 }
 
 /// Runs a join whose parts are ready, and leaves its result.
@@ -92,48 +113,67 @@ pub async fn join(
 /// # Errors
 ///
 /// Whatever failed first.
-async fn run(cx: JoinContext, plugins: Plugins, extent: Extent) -> Result<(), Failure> {
-    let mut run = Run::new(cx.clone(), plugins);
-    let ended = match extent {
+async fn finish(run: &mut Run, asked: Asked, reporter: &Reporter) -> Result<(), Failure> {
+    let ended = match asked.extent {
         Extent::Everything => run.all().await,
-        Extent::Phase(id) => run.phase(id).await,
+        Extent::Phase(phase) => run.phase(phase).await,
         Extent::Checks => run.checks_alone().await,
     };
+    let node = run.node().clone();
     let ended = match ended {
-        Ok(()) if extent == Extent::Everything => cx.node.journal().finish().map_err(Failure::from),
+        Ok(()) if asked.extent == Extent::Everything => node.journal().finish().map_err(Failure::from),
         ended => ended,
     };
-    if extent == Extent::Everything && cx.node.plan().is_none() {
-        leave_result(&cx, &run, ended.as_ref().map(|&()| ()));
-    }
+    asked.leave_result(Some(run), &ended.as_ref().map(|&()| ()), reporter);
     ended?;
-    let message = match (extent, cx.node.plan()) {
+    let message = match (asked.extent, node.plan()) {
         (Extent::Checks, _) => "the checks passed".to_owned(),
         (_, Some(plan)) => {
-            print_plan(plan, cx.reporter.format());
+            print_plan(plan, reporter.format());
             "nothing was changed: this was a dry run".to_owned()
         }
-        (Extent::Phase(id), None) => format!("phase `{id}` is done"),
-        (Extent::Everything, None) => format!("node `{}` has joined the cluster", cx.settings.node.name),
+        (Extent::Phase(phase), None) => format!("phase `{}` is done", phase.id),
+        (Extent::Everything, None) => format!("node `{}` has joined the cluster", asked.node_name),
     };
-    let took_ms = u64::try_from(cx.reporter.elapsed().as_millis()).unwrap_or(u64::MAX);
-    cx.reporter.tell(&Event::Finished { message, took_ms });
+    let took_ms = u64::try_from(reporter.elapsed().as_millis()).unwrap_or(u64::MAX);
+    reporter.tell(&Event::Finished { message, took_ms });
     Ok(())
 }
 
-/// Leaves `/run/mortise/result.json`, and on the console a failure that no terminal shows. What it cannot tell is no
-/// reason to fail a join that succeeded.
-fn leave_result(cx: &JoinContext, run: &Run, ended: Result<(), &Failure>) {
-    let result = JoinResult::of(&cx.settings.node.name, run.csr_name(), cx.reporter.elapsed(), ended)
-        .without_walls(run.missing_walls());
-    if let Err((path, error)) = result.write(cx.node.root()) {
-        cx.reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
+/// What was asked for, as far as its end is told.
+struct Asked {
+    extent: Extent,
+    node_name: String,
+    root: PathBuf,
+    /// Whether the machine changes.
+    in_earnest: bool,
+}
+
+impl Asked {
+    fn of(settings: &JoinSettings, extent: Extent) -> Self {
+        let root = settings.root.clone();
+        let in_earnest = !settings.dry_run && may_write(&root);
+        Self { extent, node_name: settings.node.name.clone(), root, in_earnest }
     }
-    if let Err(failure) = ended
-        && owns_console(cx.node.root())
-        && !std::io::stderr().is_terminal()
-    {
-        tell_console(Path::new(CONSOLE_PATH), failure);
+
+    /// Leaves `/run/mortise/result.json` of a whole join, and on the console a failure that no terminal shows. What it
+    /// cannot tell is no reason to fail a join that succeeded. `run` is missing where it could not begin.
+    fn leave_result(&self, run: Option<&Run>, ended: &Result<(), &Failure>, reporter: &Reporter) {
+        if self.extent != Extent::Everything || !self.in_earnest {
+            return;
+        }
+        let csr_name = run.and_then(Run::csr_name);
+        let result = JoinResult::of(&self.node_name, csr_name, reporter.elapsed(), *ended)
+            .without_walls(run.map(Run::missing_walls).unwrap_or_default());
+        if let Err((path, error)) = result.write(&self.root) {
+            reporter.warn(None, format!("cannot write `{}`: {error}", path.display()));
+        }
+        if let Err(failure) = ended
+            && owns_console(&self.root)
+            && !std::io::stderr().is_terminal()
+        {
+            tell_console(Path::new(CONSOLE_PATH), failure);
+        }
     }
 }
 
@@ -156,7 +196,6 @@ fn may_write(root: &Path) -> bool {
 }
 
 fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environment) -> HostSettings {
-    let kubelet_port = earlier.owns_kubelet();
     let mut secrets: Vec<SecretString> = Vec::new();
     secrets.extend(settings.tls_bootstrap_token.iter().map(|token| token.expose_secret().to_owned().into()));
     if let Discovery::Token(discovery) = &settings.discovery {
@@ -166,7 +205,7 @@ fn host_settings(settings: &JoinSettings, earlier: Record, environment: Environm
         node_name: settings.node.name.clone(),
         cri_socket: settings.node.cri_socket.clone().unwrap_or_default(),
         environment,
-        owned: Ownership { files: Box::new(move |path| earlier.owns(path)), kubelet_port },
+        owned: Ownership::of(earlier, settings.control_plane.as_ref().map(|it| it.bind_port)),
         secrets,
         root: settings.root.clone(),
         launcher: Launcher::default(),
@@ -185,5 +224,10 @@ fn check_context(settings: &JoinSettings) -> CheckContext {
     set("ca-cert-path", settings.ca_cert_path.display().to_string());
     set("mortise-version", env!("CARGO_PKG_VERSION").to_owned());
     set("kubernetes-minor", crate::KUBERNETES_MINOR.to_string());
-    CheckContext { control_plane: false, node_name: settings.node.name.clone(), parameters }
+    if let Some(control_plane) = &settings.control_plane {
+        set("advertise-address", control_plane.advertise_address.to_string());
+        set("bind-port", control_plane.bind_port.to_string());
+    }
+    let control_plane = settings.control_plane.is_some();
+    CheckContext { control_plane, node_name: settings.node.name.clone(), parameters }
 }

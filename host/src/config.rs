@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::pki::Pin;
 use crate::token::BootstrapToken;
 
+mod control_plane;
 mod discovery_file;
 mod duration;
 mod endpoint;
@@ -27,13 +28,14 @@ mod reader;
 mod reset;
 mod yaml;
 
+pub use control_plane::{ControlPlaneSettings, DEFAULT_BIND_PORT};
 pub(crate) use duration::parse as go_duration;
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};
 pub use join::join_settings;
 pub use join_plugins::{
     PluginFlag, check_plugin_name, configured_plugins, grants_of_flags, locked_name, sandbox_plugins,
 };
-pub use phases::{Command, PHASES, PhaseName};
+pub use phases::{Command, PHASES, Part, PhaseName, Roles};
 pub use policy::load as policy;
 pub use reset::{RESET_PHASES, ResetSettings, reset_settings};
 pub use yaml::Place;
@@ -56,6 +58,8 @@ pub struct JoinSettings {
     pub tls_bootstrap_token: Option<BootstrapToken>,
     /// Who makes the kubelet's key and certificate request.
     pub tls_bootstrap_by: TlsBootstrapBy,
+    /// `controlPlane`; none: a worker joins.
+    pub control_plane: Option<ControlPlaneSettings>,
     /// `caCertPath`: absolute, ends in `.crt`.
     pub ca_cert_path: PathBuf,
     /// Phase ids to leave out, each known.
@@ -93,6 +97,46 @@ pub struct NodeSettings {
     pub taints: Option<Vec<Taint>>,
     /// In the order given; names may repeat.
     pub kubelet_extra_args: Vec<Arg>,
+    /// How a control plane's images are fetched before it joins.
+    pub image_pull: ImagePull,
+}
+
+/// `nodeRegistration.imagePullPolicy` and `imagePullSerial`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImagePull {
+    /// Which images are fetched.
+    pub policy: ImagePullPolicy,
+    /// One after the other, not side by side.
+    pub serial: bool,
+}
+
+impl Default for ImagePull {
+    fn default() -> Self {
+        Self { policy: ImagePullPolicy::IfNotPresent, serial: true }
+    }
+}
+
+/// `core/v1` PullPolicy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// Every image, also those that are there.
+    Always,
+    /// Those that the runtime does not have.
+    IfNotPresent,
+    /// None.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// None: no such policy.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "Always" => Self::Always,
+            "IfNotPresent" => Self::IfNotPresent,
+            "Never" => Self::Never,
+            _ => return None,
+        })
+    }
 }
 
 /// `name` and `value` of a kubelet argument, without dashes.
@@ -219,6 +263,10 @@ pub struct Timeouts {
     pub tls_bootstrap: Duration,
     /// `discovery`, 5 minutes.
     pub discovery: Duration,
+    /// `etcdAPICall`, 2 minutes.
+    pub etcd_api_call: Duration,
+    /// `controlPlaneComponentHealthCheck`, 4 minutes.
+    pub control_plane_component_health_check: Duration,
 }
 
 impl Default for Timeouts {
@@ -229,6 +277,8 @@ impl Default for Timeouts {
             kubernetes_api_call: minutes(1),
             tls_bootstrap: minutes(5),
             discovery: minutes(5),
+            etcd_api_call: minutes(2),
+            control_plane_component_health_check: minutes(4),
         }
     }
 }

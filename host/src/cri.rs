@@ -1,6 +1,6 @@
 //! The container runtime, asked over the Container Runtime Interface v1 on its unix socket.
 //!
-//! Only what a join and a reset need: version, conditions, configuration, and the Pod sandboxes. The generated code
+//! Only what a join and a reset need: version, conditions, configuration, images and the Pod sandboxes. The generated code
 //! (`runtime_v1`) comes from `host/proto/cri.proto`.
 
 use std::error::Error;
@@ -15,7 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use crate::error::{Diagnose, ExitCode};
+use runtime_v1::image_service_client::ImageServiceClient;
 use runtime_v1::runtime_service_client::RuntimeServiceClient;
+
+mod images;
 
 #[expect(unreachable_pub, reason = "generated code")]
 #[rustfmt::skip]
@@ -43,6 +46,7 @@ const MAX_MESSAGE_CHARS: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Client {
     service: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
     url: String,
     version: RuntimeVersion,
 }
@@ -254,6 +258,7 @@ impl Client {
         let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).map_err(|e| connect_error(&e))?;
         let connecting = async {
             let channel = endpoint.connect().await.map_err(|error| connect_error(&error))?;
+            let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
             let mut service = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
             // What the kubelet's client sends.
             let request = runtime_v1::VersionRequest { version: "v1".to_owned() };
@@ -262,7 +267,7 @@ impl Client {
                 runtime_name: name, runtime_version: version, runtime_api_version, ..
             } = answer.into_inner();
             let version = RuntimeVersion { name, version, api_version: runtime_api_version };
-            Ok(Self { service, url: url.to_owned(), version })
+            Ok(Self { service, images, url: url.to_owned(), version })
         };
         let timeout = |_| CriError::Timeout { url: url.to_owned(), call: "Version", after: ASK_TIMEOUT };
         tokio::time::timeout(ASK_TIMEOUT, connecting).await.map_err(timeout)?

@@ -6,6 +6,11 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::output::printable;
+
+/// Begins the next of several errors in one file.
+const NEXT_ITEM: &str = "\n  - ";
+
 /// Exit status of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCode {
@@ -69,9 +74,9 @@ impl Failure {
         self.error.code()
     }
 
-    /// See [`Diagnose::hint`].
+    /// See [`Diagnose::hint`]; one printable line.
     pub fn hint(&self) -> Option<String> {
-        self.error.hint()
+        self.error.hint().as_deref().map(printable)
     }
 
     /// See [`Diagnose::exit_code`].
@@ -79,7 +84,8 @@ impl Failure {
         self.error.exit_code()
     }
 
-    /// The error and its causes, joined by `: `, each cause once.
+    /// The error and its causes, joined by `: `, each cause once. Printable, since names of files and whatever else an error
+    /// repeats may hold anything; one line, or one and an item on each further one.
     pub fn message(&self) -> String {
         let mut text = self.error.to_string();
         let mut cause = self.error.source();
@@ -91,7 +97,7 @@ impl Failure {
             }
             cause = error.source();
         }
-        text
+        text.split(NEXT_ITEM).map(printable).collect::<Vec<_>>().join(NEXT_ITEM)
     }
 }
 

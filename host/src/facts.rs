@@ -3,6 +3,7 @@
 //! The requests and answers mirror `wit/host/facts.wit`; they travel between the broker and a runner as JSON. One
 //! snapshot serves a whole join. This module answers; whether a plugin may ask is the broker's business.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub trait FactSource: Send + Sync {
     fn stat<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Option<FileInfo>, HostError>>;
     /// The whole content of a regular file.
     fn read<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, HostError>>;
+    /// Names in a directory, at most [`MAX_ENTRIES`].
+    fn entries<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>>;
     /// Runs a program to its end.
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>>;
 }
@@ -109,6 +112,9 @@ pub enum FactRequest {
     Mounts,
     /// Whether a TCP port can be listened on.
     TcpPort {
+        /// None: on all addresses.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
         /// 1 to 65535.
         port: u16,
     },
@@ -213,6 +219,8 @@ impl HostError {
     }
 }
 
+/// Most names that a directory may have for [`FactSource::entries`]; as the WIT promises.
+pub const MAX_ENTRIES: usize = 1024;
 /// As the WIT promises.
 const MAX_MESSAGE_BYTES: usize = 4096;
 

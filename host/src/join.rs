@@ -12,6 +12,7 @@ pub mod cluster_configuration;
 pub mod cluster_paths;
 pub mod control_plane;
 pub mod discovery;
+pub mod etcd_join;
 pub mod kubelet_config;
 pub mod kubelet_start;
 pub mod kubelet_wait;

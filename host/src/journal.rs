@@ -27,7 +27,7 @@ pub use lock::{LOCK_PATH, Lock};
 pub use record::{Record, Recorded, State, UsedPlugin};
 
 use effect::Durability;
-use record::{Line, Run, What};
+use record::{Line, Made, Run, What};
 
 /// Directory of everything mortise keeps on a node.
 pub const STATE_DIRECTORY: &str = "/var/lib/mortise";
@@ -185,15 +185,32 @@ impl Journal {
     ///
     /// [`JournalError::Write`]: the effect must not be made.
     pub fn intend(&self, effect: Effect) -> Result<EntryId, JournalError> {
+        Ok(self.intend_all([effect])?.remove(0))
+    }
+
+    /// As [`Journal::intend`] for several effects, with one sync.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: no effect must be made.
+    pub fn intend_all(&self, effects: impl IntoIterator<Item = Effect>) -> Result<Vec<EntryId>, JournalError> {
+        let mut effects = effects.into_iter().peekable();
+        let mut entries = Vec::new();
         let mut inner = self.inner();
-        let durability = effect.durability();
-        if durability == Durability::AfterFiles {
-            inner.sync_directories()?;
+        let mut strictest = Durability::Buffered;
+        while let Some(effect) = effects.next() {
+            strictest = strictest.max(effect.durability());
+            if effect.durability() == Durability::AfterFiles {
+                inner.sync_directories()?;
+            }
+            inner.write_plugins()?;
+            let seq = inner.record.next_seq();
+            // The last line's sync takes the others along.
+            let durability = if effects.peek().is_none() { strictest } else { Durability::Buffered };
+            inner.append(Line::now(seq, What::Intent(effect)), durability)?;
+            entries.push(EntryId(seq));
         }
-        inner.write_plugins()?;
-        let seq = inner.record.next_seq();
-        inner.append(Line::now(seq, What::Intent(effect)), durability)?;
-        Ok(EntryId(seq))
+        Ok(entries)
     }
 
     /// Notes a plugin whose checks this run asks. Its line comes with the next effect or the end of the join, since
@@ -216,7 +233,26 @@ impl Journal {
     ///
     /// [`JournalError::Write`]: the effect was made, and a second run finds it by its intent.
     pub fn complete(&self, entry: EntryId) -> Result<(), JournalError> {
-        self.inner().append(Line::now(entry.0, What::Done), Durability::Buffered)
+        self.inner().append(Line::now(entry.0, What::Done(Made::default())), Durability::Buffered)
+    }
+
+    /// Writes and syncs that the intended member of etcd is there, and its id, by which alone it may be removed again.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: a second run finds the member by its peer URL.
+    pub fn complete_member(&self, entry: EntryId, id: &str) -> Result<(), JournalError> {
+        let made = Made { member_id: Some(id.to_owned()) };
+        self.inner().append(Line::now(entry.0, What::Done(made)), Durability::Synced)
+    }
+
+    /// Writes that an effect was not made after all, or is undone.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Write`]: a second run looks again.
+    pub fn void(&self, entry: EntryId) -> Result<(), JournalError> {
+        self.inner().append(Line::now(entry.0, What::Void), Durability::Synced)
     }
 
     /// Ties the record to a cluster, once its identity is established; repeating it is fine.

@@ -181,9 +181,19 @@ impl Kubeconfig {
             return Err(KubeconfigError::NoCluster);
         }
         let named = |name: &str| self.clusters.iter().find(|cluster| cluster.name == name).map(|named| &named.cluster);
-        if let Some(unnamed) = named("") {
-            return Ok(unnamed);
+        match named("") {
+            Some(unnamed) => Ok(unnamed),
+            None => self.current_cluster(),
         }
+    }
+
+    /// The cluster of the current context.
+    ///
+    /// # Errors
+    ///
+    /// [`KubeconfigError::NoContext`], [`KubeconfigError::NoClusterOfContext`].
+    pub fn current_cluster(&self) -> Result<&Cluster, KubeconfigError> {
+        let named = |name: &str| self.clusters.iter().find(|cluster| cluster.name == name).map(|named| &named.cluster);
         let context = &self.current_context;
         let cluster = &self.context().ok_or_else(|| KubeconfigError::NoContext(context.clone()))?.cluster;
         named(cluster)
@@ -289,6 +299,54 @@ pub fn kubelet_conf(cluster: &TrustedCluster, credential_path: &str) -> String {
     let path = scalar(credential_path);
     let fields = format!("    client-certificate: {path}\n    client-key: {path}\n");
     written(cluster, "default-cluster", "default-context", "    namespace: default\n", "default-auth", &fields)
+}
+
+/// A user with a client certificate, at one cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// PEM.
+    pub ca_pem: &'a str,
+    /// `https://host:port`.
+    pub server: &'a str,
+    /// Of the cluster; the context is `<user_name>@<cluster_name>`.
+    pub cluster_name: &'a str,
+    /// Of the user.
+    pub user_name: &'a str,
+    /// PEM.
+    pub certificate_pem: &'a str,
+    /// PEM.
+    pub key_pem: &'a SecretString,
+}
+
+/// A kubeconfig with certificate and key in it, byte for byte as kubeadm writes `admin.conf`.
+pub fn client_conf(client: &Client<'_>) -> SecretString {
+    let context = format!("{}@{}", client.user_name, client.cluster_name);
+    let open = serde_json::json!({
+        "apiVersion": "v1",
+        "clusters": [{
+            "cluster": {"certificate-authority-data": base64_of(client.ca_pem), "server": client.server},
+            "name": client.cluster_name,
+        }],
+        "contexts": [{
+            "context": {"cluster": client.cluster_name, "user": client.user_name},
+            "name": context,
+        }],
+        "current-context": context,
+        "kind": "Config",
+        "users": [{
+            "name": client.user_name,
+            "user": {"client-certificate-data": base64_of(client.certificate_pem)},
+        }],
+    });
+    // The key is the last line, so that it need not pass through a value that is not wiped.
+    let key = zeroize::Zeroizing::new(base64_of(client.key_pem.expose_secret()));
+    let open = crate::yaml::write(&open);
+    let mut text = String::with_capacity(open.len() + key.len() + 32);
+    text.push_str(&open);
+    text.push_str("    client-key-data: ");
+    text.push_str(&key);
+    text.push('\n');
+    text.into()
 }
 
 /// Keys sorted, as Go writes them; no `preferences`.

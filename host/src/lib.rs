@@ -21,6 +21,7 @@
 //! - [`registry`]: where plugins come from: OCI registries, signatures, bundles; a join asks it for nothing
 //! - [`facts`]: what is known of a machine, for the checks
 //! - [`api`]: API clients, one an identity
+//! - [`etcd`]: etcd's members: list, add as learner, promote, remove
 //! - [`cri`]: the container runtime, asked on its socket
 //! - [`proxy`]: which proxy the environment wants for a URL
 //! - [`token`]: bootstrap tokens: the id is public, the secret is hidden
@@ -40,6 +41,7 @@ pub mod commands;
 pub mod config;
 pub mod cri;
 pub mod error;
+pub mod etcd;
 pub mod facts;
 pub mod join;
 pub mod journal;

@@ -46,7 +46,7 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
     match cli.command {
         Command::Join(join) => {
             let extent = match join.0.scope {
-                Scope::Phase(phase) => Extent::Phase(phase.id),
+                Scope::Phase(phase) => Extent::Phase(phase),
                 Scope::Join | Scope::Preflight => Extent::Everything,
             };
             let settings = join_settings(&join.0, &environment, root, reporter)?;
@@ -81,13 +81,14 @@ fn run(cli: Cli, reporter: &Reporter) -> Result<(), Failure> {
     }
 }
 
-/// One thread for everything: a join waits more than it computes, and every thread costs memory.
+/// One thread for the command and one for what it waits for meanwhile: every further thread costs memory.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     runtime().block_on(command)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime needs only an epoll descriptor and a pipe")

@@ -1,9 +1,10 @@
-//! The network as the machine sees it: names, connections, and the authorities the system trusts.
+//! The network as the machine sees it: names, connections, the environment's proxy, and the authorities the system trusts.
 //!
 //! What plugins are let do with it is the broker's business. Tests put another network in its place.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
@@ -12,6 +13,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpStream;
 
+use crate::api::tunnel;
+use crate::proxy::Proxy;
+
+/// The variable that names a file of authorities to trust in the place of the system's; as in Go and OpenSSL.
+const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 /// Where systems keep the authorities they trust; as in Go's `crypto/x509`.
 const ROOT_FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -31,6 +37,11 @@ pub trait Network: Send + Sync {
     /// A connection to exactly this address.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         Box::pin(TcpStream::connect(address))
+    }
+
+    /// The proxy that the environment wants for an https server; none: go directly.
+    fn proxy_for(&self, host: &str, port: u16) -> Option<Proxy> {
+        tunnel::proxy_for(host, port).cloned()
     }
 
     /// Authorities that servers are trusted by; empty: none.
@@ -58,16 +69,27 @@ impl Network for NoNetwork {
     fn connect(&self, _address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         Box::pin(std::future::ready(Err(not_recorded())))
     }
+
+    fn proxy_for(&self, _host: &str, _port: u16) -> Option<Proxy> {
+        None
+    }
 }
 
 fn not_recorded() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "a recorded machine has no network")
 }
 
-/// Of the first file that there is. A certificate that cannot be used is left out, as elsewhere.
-fn system_roots() -> RootCertStore {
+/// Of `SSL_CERT_FILE`, else of the system: of the first file that there is. A certificate that cannot be used is left out,
+/// as elsewhere. Registries and plugins are served by the same.
+pub fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    if let Some(pem) = ROOT_FILES.iter().find_map(|path| std::fs::read(path).ok()) {
+    let named = std::env::var_os(ROOTS_VARIABLE).filter(|it| !it.is_empty()).map(PathBuf::from);
+    // A file that is named and cannot be read is no reason to trust others in its place.
+    let pem = match named {
+        Some(path) => std::fs::read(path).ok(),
+        None => ROOT_FILES.iter().find_map(|path| std::fs::read(path).ok()),
+    };
+    if let Some(pem) = pem {
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
     }
     roots

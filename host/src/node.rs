@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use crate::journal::{Effect, EntryId, Journal};
 use crate::plan::{Plan, Step};
 
+mod batch;
 mod error;
 mod files;
 mod health;
@@ -23,6 +24,7 @@ mod journalless;
 #[cfg(test)]
 pub(crate) mod stub;
 
+pub use batch::NewFile;
 pub use error::NodeError;
 pub(crate) use error::file_hint;
 pub use host::HostMachine;
@@ -139,36 +141,7 @@ impl Node {
     ///
     /// [`NodeError::File`], [`NodeError::Refused`]; then the old file, if any, is as it was.
     pub fn ensure_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<Change, NodeError> {
-        self.refuse_unsafe(path)?;
-        let located = self.locate(path);
-        let old = self.read(path, files::MAX_OLD_BYTES)?;
-        let old_mode = std::fs::symlink_metadata(&located).ok().map(|metadata| metadata.mode() & 0o7777);
-        let kept_mode = match old_mode {
-            Some(old) if mode & 0o077 == 0 => old & 0o7700,
-            Some(old) => old,
-            None => mode,
-        };
-        if old.as_deref() == Some(content) && (self.plan.is_some() || old_mode == Some(kept_mode)) {
-            return Ok(Change::Unchanged);
-        }
-        self.ensure_parent(path)?;
-        if let Some(plan) = &self.plan {
-            plan.file(path, content, kept_mode, old.as_deref());
-            return Ok(Change::Made);
-        }
-        let entry = self.journal.intend(Effect::File {
-            path: path.to_owned(),
-            sha256: sha256_hex(content),
-            mode: kept_mode,
-            replaced: old.as_deref().map(sha256_hex),
-        })?;
-        files::write_whole(&located, content, kept_mode).map_err(|source| NodeError::File {
-            action: "write",
-            path: located,
-            source,
-        })?;
-        self.complete(entry, path)?;
-        Ok(Change::Made)
+        Ok(self.ensure_files(&[NewFile { path, content, mode }])?[0])
     }
 
     /// Makes a symbolic link point to `target` (as written, not located).

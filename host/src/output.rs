@@ -179,6 +179,11 @@ impl Reporter {
         self.inner.format
     }
 
+    /// Whether waiting is one line on a terminal, which may be told anew at any time.
+    pub fn has_live_line(&self) -> bool {
+        self.inner.format == Format::Text && self.held.is_none() && io::stderr().is_terminal()
+    }
+
     /// Time since the command began.
     pub fn elapsed(&self) -> Duration {
         self.inner.started.elapsed()
@@ -268,9 +273,16 @@ impl Step {
     }
 }
 
-/// Makes text from elsewhere (a plugin, a server) safe for a terminal: control characters become `\u{..}`.
+/// Makes text from elsewhere (a plugin, a server) safe for a terminal: control characters become `\u{..}`, and so does
+/// what ends a line or turns the direction of a text, which would show it as another than it is.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Unicode's general category Cc, the line and paragraph separators, and the characters of property `Bidi_Control`.
+pub(crate) fn misleads(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 mod text;

@@ -1,4 +1,4 @@
-//! Keys, certificate requests, public-key pins.
+//! Keys, certificate requests, public-key pins, and the key of uploaded certificates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +11,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 use zeroize::Zeroize as _;
+
+mod certificate_key;
+
+pub use certificate_key::{CertificateKey, CertificateKeyError};
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo (DER), 32 bytes.
 ///

@@ -69,6 +69,13 @@ pub enum Step {
         /// What it would do, a few words.
         what: String,
     },
+    /// etcd's members would change.
+    EtcdMembers {
+        /// As they are, one line each.
+        before: Vec<String>,
+        /// As they would be.
+        after: Vec<String>,
+    },
     /// A plugin is part of the join.
     Plugin {
         /// `name@version`.
@@ -219,6 +226,9 @@ fn line(step: &Step) -> String {
         Step::Unit { action: "daemon-reload", .. } => "would reload the init system's units".into(),
         Step::Unit { unit, action } => format!("would {action} the unit {unit}"),
         Step::ApiCall { method, path, what } => format!("would ask the API server to {what} ({method} {path})"),
+        Step::EtcdMembers { before, after } => {
+            format!("would change etcd's members\n    from {}\n    to   {}", before.join("; "), after.join("; "))
+        }
         Step::Plugin { name, digest, grants } => {
             let grants = if grants.is_empty() { "nothing".into() } else { grants.join(", ") };
             format!("plugin {name} ({digest}), granted: {grants}")

@@ -6,11 +6,14 @@
 
 use serde::Serialize;
 
+use crate::config::IgnoredChecks;
+
 mod answers;
 mod ask;
 mod bindings;
 mod broker;
 mod child;
+mod code;
 pub mod commands;
 mod compiler;
 mod confine;
@@ -23,6 +26,9 @@ mod error;
 mod explain;
 mod exports;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grants;
 mod guest;
 mod hook;
@@ -180,6 +186,42 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
+    /// A check of the host's own, in stage [`Stage::Cluster`], with nothing found yet.
+    pub(crate) fn of_host(id: &str, title: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            plugin: concat!("mortise@", env!("CARGO_PKG_VERSION")).to_owned(),
+            stage: Stage::Cluster,
+            status: CheckStatus::Passed,
+            ignored: false,
+            answer: Answer::Report,
+            skipped: None,
+            findings: Vec::new(),
+            evidence: Vec::new(),
+            denied: 0,
+            took_ms: 0,
+        }
+    }
+
+    /// With the status that its findings come to, after the operator's ignore list.
+    pub(crate) fn weighed(mut self, ignore: &IgnoredChecks) -> Self {
+        let failed = self.findings.iter().any(|finding| finding.severity == Severity::Error);
+        self.ignored = failed && ignore.covers(&self.id);
+        self.status = match (failed, self.ignored, self.findings.is_empty(), &self.skipped) {
+            (true, false, ..) => CheckStatus::Failed,
+            (_, _, false, _) => CheckStatus::Warned,
+            (_, _, true, Some(_)) => CheckStatus::Skipped,
+            (_, _, true, None) => CheckStatus::Passed,
+        };
+        self
+    }
+
+    /// Whether it stops the join.
+    pub fn failed(&self) -> bool {
+        self.status == CheckStatus::Failed
+    }
+
     /// The lines for a person: kubeadm's `[WARNING Name]: text` and `[ERROR Name]: text`, then evidence and remedy.
     pub fn lines(&self) -> Vec<String> {
         if self.findings.is_empty() {

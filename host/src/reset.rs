@@ -4,6 +4,9 @@
 //! contents of directories that were empty before. Without one, what `kubeadm reset` removes goes. First all actions
 //! are listed (`plan`), then they are shown (`--dry-run`) or done one by one (`undo`). Each may be repeated, the record
 //! goes last: a reset that failed or was killed goes on when it is run again.
+//!
+//! On a control plane the etcd member leaves its cluster (`member`) before anything that it needs goes, and its data goes
+//! after it. What that means for the other members is looked at before anything is done.
 
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -15,10 +18,11 @@ use crate::api::Dialer;
 use crate::config::ResetSettings;
 use crate::error::{Diagnose, ExitCode};
 use crate::journal::{Journal, JournalError, Lock, Record, STATE_DIRECTORY};
-use crate::node::{Journalless, Machine};
+use crate::node::{Journalless, Machine, Node};
 use crate::output::{Format, Reporter};
 
 mod cluster;
+mod member;
 mod mounts;
 mod plan;
 mod undo;
@@ -29,7 +33,7 @@ pub use plan::Action;
 const PREFLIGHT: &str = "preflight";
 const REMOVE_ETCD_MEMBER: &str = "remove-etcd-member";
 const CLEANUP_NODE: &str = "cleanup-node";
-/// A machine that has this runs an etcd member, which must leave its cluster first.
+/// A machine that has this runs an etcd member.
 const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
 /// Undoes the join of the machine below `settings.root`.
@@ -48,29 +52,35 @@ pub async fn run(
         preflight(settings)?;
     }
     let files = Journalless::new(settings.root.clone());
-    if !skipped(REMOVE_ETCD_MEMBER) && files.exists(Path::new(ETCD_MANIFEST)) {
-        return Err(ResetError::EtcdMember);
-    }
-    if skipped(CLEANUP_NODE) {
-        return Ok(());
-    }
-    if settings.dry_run {
-        let record = Record::load(&settings.root)?;
-        let actions = plan::actions(record.as_ref(), settings, &files);
-        show(&actions, reporter);
-        return Ok(());
-    }
     // The directory is there if there is anything to lock.
-    let lock = match files.exists(Path::new(STATE_DIRECTORY)) {
+    let lock = match !settings.dry_run && files.exists(Path::new(STATE_DIRECTORY)) {
         true => Some(Lock::acquire(&settings.root, "reset")?),
         false => None,
     };
     let record = Record::load(&settings.root)?;
-    let actions = plan::actions(record.as_ref(), settings, &files);
+    let asked = plan::Asked { etcd: !skipped(REMOVE_ETCD_MEMBER), node: !skipped(CLEANUP_NODE) };
+    let local = member::local(record.as_ref(), settings, &files);
+    let departure = match &local {
+        Some(local) if asked.etcd => {
+            let node = Node::new(settings.root.clone(), Arc::clone(&machine), Arc::new(Journal::in_memory()));
+            Some(member::foresee(local, settings, &node, dialer, reporter).await?)
+        }
+        _ => None,
+    };
+    let etcd = plan::EtcdPlan { local: local.as_ref(), departure: departure.as_ref() };
+    let actions = plan::actions(record.as_ref(), settings, &files, asked, etcd);
+    if settings.dry_run {
+        show(&actions, reporter);
+        return Ok(());
+    }
     Journal::begin_reset(&settings.root)?;
-    undo::all(&actions, undo::Tools { settings, machine: &*machine, dialer, reporter, files: &files }).await?;
-    undo::forget(&settings.root, lock, &actions)?;
-    reporter.step(CLEANUP_NODE, "reset").done("this machine is as before the join");
+    let tools =
+        undo::Tools { settings, machine: &*machine, dialer, reporter, files: &files, departure: departure.as_ref() };
+    undo::all(&actions, tools).await?;
+    if asked.node {
+        undo::forget(&settings.root, lock, &actions)?;
+        reporter.step(CLEANUP_NODE, "reset").done("this machine is as before the join");
+    }
     Ok(())
 }
 
@@ -114,9 +124,24 @@ pub enum ResetError {
     /// Not root.
     #[error("[ERROR IsPrivilegedUser]: a reset needs root")]
     NotRoot,
-    /// A member of the cluster's etcd runs here.
-    #[error("`{ETCD_MANIFEST}` shows that this machine runs an etcd member, which must leave its cluster first")]
-    EtcdMember,
+    /// The others could agree on nothing any more.
+    #[error("this machine's etcd member cannot leave: {meaning}")]
+    Quorum {
+        /// One line.
+        meaning: String,
+    },
+    /// Nobody says what leaving would mean.
+    #[error("cannot see whether etcd goes on without this machine's member: {reason}")]
+    EtcdUnreachable {
+        /// One line.
+        reason: String,
+    },
+    /// The member is still there, and so is everything else.
+    #[error("etcd does not let this machine's member go: {reason}")]
+    EtcdMember {
+        /// One line.
+        reason: String,
+    },
     /// The record.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -141,7 +166,9 @@ impl Diagnose for ResetError {
         match self {
             Self::Declined => "reset-declined",
             Self::NotRoot => "reset-not-root",
-            Self::EtcdMember => "reset-etcd-member",
+            Self::Quorum { .. } => "reset-breaks-quorum",
+            Self::EtcdUnreachable { .. } => "reset-etcd-unreachable",
+            Self::EtcdMember { .. } => "reset-etcd-member",
             Self::Journal(error) => error.code(),
             Self::Incomplete { .. } => "reset-incomplete",
             Self::Forget { .. } => "reset-forget",
@@ -152,8 +179,14 @@ impl Diagnose for ResetError {
         match self {
             Self::Declined => Some("`--force` asks nothing, `--dry-run` shows what would be done".into()),
             Self::NotRoot => Some("run it with sudo".into()),
-            Self::EtcdMember => Some(format!(
-                "`kubeadm reset` removes the member; `--skip-phases {REMOVE_ETCD_MEMBER}` if it is gone already"
+            Self::Quorum { .. } => Some(
+                "bring the other members up first, `kubectl -n kube-system get pods -l component=etcd` shows them; where \
+                 the cluster shall end, `--force` goes on all the same"
+                    .into(),
+            ),
+            Self::EtcdUnreachable { .. } | Self::EtcdMember { .. } => Some(format!(
+                "`crictl logs` of the container `etcd` may tell more; `--skip-phases {REMOVE_ETCD_MEMBER}` leaves member and \
+                 data alone, `--force` goes on without them"
             )),
             Self::Journal(error) => error.hint(),
             Self::Incomplete { .. } | Self::Forget { .. } => {

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::api::Dialer;
 use crate::config::{
-    Discovery, IgnoredChecks, JoinSettings, NodeSettings, PluginSettings, Taint, Timeouts, TlsBootstrapBy,
+    Discovery, IgnoredChecks, ImagePull, JoinSettings, NodeSettings, PluginSettings, Taint, Timeouts, TlsBootstrapBy,
     TokenDiscovery, Wait,
 };
 use crate::error::{Diagnose, ExitCode};
@@ -163,6 +163,7 @@ impl Sandbox {
                 cri_socket: Some(spec.runtime_socket().to_owned()),
                 taints: asked.taints,
                 kubelet_extra_args: Vec::new(),
+                image_pull: ImagePull::default(),
             },
             discovery: Discovery::Token(TokenDiscovery {
                 token: token.clone(),
@@ -171,6 +172,7 @@ impl Sandbox {
                 unsafe_skip_ca_verification: false,
             }),
             tls_bootstrap_token: Some(token),
+            control_plane: None,
             tls_bootstrap_by: asked.tls_bootstrap_by,
             ca_cert_path: "/etc/kubernetes/pki/ca.crt".into(),
             skip_phases: Vec::new(),

@@ -1,25 +1,29 @@
 //! Compares a machine with the record of its join.
 //!
 //! The record's last word on each path is what should be there. What the kubelet may change is no drift: the link to
-//! its certificate, which it moves when it rotates it.
+//! its certificate, which it moves when it rotates it. What a control plane runs is asked, too (`control_plane`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::api::Dialer;
 use crate::error::Diagnose;
 use crate::join::kubelet_config;
 use crate::join::kubelet_start::{CONFIG, UNIT};
 use crate::join::tls_bootstrap::CURRENT_PEM;
-use crate::journal::{Effect, JOURNAL_PATH, JournalError, Record, State, UsedPlugin};
-use crate::node::{Journalless, Machine, NodeError, sha256_hex};
+use crate::journal::{Effect, JOURNAL_PATH, Journal, JournalError, Record, State, UsedPlugin};
+use crate::node::{Journalless, Machine, Node, NodeError, sha256_hex};
 use crate::output::printable;
+
+mod control_plane;
 
 /// Largest file that is compared.
 const LIMIT_BYTES: u64 = 64 << 20;
@@ -30,7 +34,7 @@ const ROTATED_PREFIX: &str = "kubelet-client-";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
-    /// A path (without `--root`), `unit kubelet`, `health` or `record`.
+    /// A path (without `--root`), `unit kubelet`, `health` or `record`; on a control plane a component's name, too.
     pub subject: String,
     /// What the record says.
     pub expected: String,
@@ -106,7 +110,7 @@ enum Expected<'a> {
 ///
 /// [`VerifyError::NoRecord`], [`VerifyError::Journal`], [`VerifyError::Node`]. Drift is no error here: see
 /// [`Report::verdict`].
-pub async fn run(root: &Path, machine: &dyn Machine) -> Result<Report, VerifyError> {
+pub async fn run(root: &Path, machine: Arc<dyn Machine>, dialer: &Dialer) -> Result<Report, VerifyError> {
     let record = Record::load(root)?.filter(|record| record.run.is_some()).ok_or(VerifyError::NoRecord)?;
     let files = Journalless::new(root.to_owned());
     let mut report = Report {
@@ -137,6 +141,8 @@ pub async fn run(root: &Path, machine: &dyn Machine) -> Result<Report, VerifyErr
             report.compare("health", &format!("status 200 from {url}"), found);
         }
     }
+    let node = Node::new(root.to_owned(), machine, Arc::new(Journal::in_memory()));
+    control_plane::look(&record, &node, dialer, &mut report).await;
     Ok(report)
 }
 
@@ -165,7 +171,9 @@ fn expectations(record: &Record) -> BTreeMap<&Path, Expected<'_>> {
             Effect::Directory { path, mode } => (path, Expected::Directory { mode: *mode }),
             Effect::Removal { path } => (path, Expected::Absent),
             Effect::Delegated { path } => (path, Expected::Present),
-            Effect::WasEmpty { .. } | Effect::Unit { .. } | Effect::ApiObject { .. } => continue,
+            Effect::WasEmpty { .. } | Effect::Unit { .. } | Effect::ApiObject { .. } | Effect::EtcdMember { .. } => {
+                continue;
+            }
         };
         expectations.insert(path.as_path(), expected);
     }

@@ -87,12 +87,13 @@ fn an_old_api_is_refused_with_the_way_to_migrate() {
 }
 
 #[test]
-fn a_control_plane_is_refused_by_flag_and_by_file() {
-    let by_flag = ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN, "--control-plane"];
-    let text = "error: joining as a control plane is not built yet\nhint: join control planes with `kubeadm join \
-                --control-plane`\n";
-    assert_eq!(refused(&by_flag), text);
-    assert_eq!(refused_file(&format!("{JOIN}controlPlane: {{}}\n"), &[]), text);
+fn a_malformed_certificate_key_is_never_shown() {
+    let line = ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN, "--control-plane"];
+    let text = refused(&[&line[..], &["--certificate-key", "CANARY"]].concat());
+    assert!(text.contains("64 hex digits; this one has 6 characters") && !text.contains("CANARY"), "{text}");
+    assert!(text.contains("kubeadm init phase upload-certs"), "{text}");
+    let text = refused_file(&format!("{JOIN}controlPlane: {{certificateKey: CANARY}}\n"), &[]);
+    assert!(!text.contains("CANARY"), "{text}");
 }
 
 #[test]
@@ -209,4 +210,26 @@ fn help_version_and_completion_go_to_stdout() {
 fn help_shows_no_value_of_the_environment() {
     let help = mortise(&["join", "--help"], &[("MORTISE_TOKEN", "canary"), ("MORTISE_DISCOVERY_TOKEN", "canary")]);
     assert!(help.stdout.contains("MORTISE_DISCOVERY_TOKEN") && !help.stdout.contains("canary"));
+}
+
+#[test]
+fn a_join_that_cannot_begin_leaves_its_result_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().to_str().unwrap();
+    let plugin = root.path().join("none.wasm");
+    let words = ["join", "api.example:6443", "--token", "abcdef.0123456789abcdef", "--root", path, "--plugin"];
+    let unsafe_skip = "--discovery-token-unsafe-skip-ca-verification";
+    let socket = ["--cri-socket", "unix:///run/none.sock", "--node-name", "n1"];
+    let words = [&words[..], &[plugin.to_str().unwrap(), unsafe_skip], &socket].concat();
+    let run = mortise(&words, &[]);
+    assert_ne!(run.status, 0, "{}", run.stderr);
+    assert_eq!(entries(root.path()), ["run"]);
+    let result = std::fs::read(root.path().join("run/mortise/result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!((&result["outcome"], &result["nodeName"]), (&"failed".into(), &"n1".into()));
+    assert_eq!(result["error"]["exitCode"], run.status);
+    // Whoever only looks changes nothing.
+    std::fs::remove_dir_all(root.path().join("run")).unwrap();
+    mortise(&[&words[..], &["--dry-run"]].concat(), &[]);
+    assert!(entries(root.path()).is_empty());
 }

@@ -231,6 +231,30 @@ fn the_version_and_the_checks_tell_what_is_missing() {
     assert_eq!(walls["walls"]["network-namespace"]["state"], "missing", "{walls}");
 }
 
+/// Who is not root has no other user to give, and is told in documents, not by a warning.
+#[test]
+fn an_ordinary_user_is_not_warned_of_being_one() {
+    if !can_unshare("-Ur") {
+        eprintln!("this machine gives no user namespace");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let as_user = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-U", "--map-user=1000", "--map-group=1000", env!("CARGO_BIN_EXE_mortise")]).args(words);
+        command.current_dir(&directory).output().unwrap()
+    };
+    let missing = |value: &serde_json::Value| value["walls"]["uid"]["state"] == "missing";
+    let version: serde_json::Value = serde_json::from_slice(&as_user(&["version", "-o", "json"]).stdout).unwrap();
+    assert!(missing(&version), "{version:#}");
+    let words = ["preflight", "--cri-socket", "unix:///nowhere", "--root", "root"];
+    let text = String::from_utf8(as_user(&words).stderr).unwrap();
+    assert!(text.contains("checks failed") && !text.contains("`uid`"), "{text}");
+    let events = String::from_utf8(as_user(&[&words[..], &["-o", "json"]].concat()).stdout).unwrap();
+    let mut events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert!(events.any(|event| event["event"] == "walls" && missing(&event)));
+}
+
 /// Here nobody reads the socket, and its other end stays open: what ends the process is the end of its parent.
 #[tokio::test]
 async fn it_ends_with_its_parent() {

@@ -93,7 +93,8 @@ async fn programs_that_others_can_change_are_not_run() {
     assert_eq!(run(request("/etc/hostname", &[])).await.unwrap_err().code, "unavailable");
 }
 
-fn sleepers(mark: &str) -> Vec<PathBuf> {
+/// Processes that have this argument.
+pub(crate) fn sleepers(mark: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let sleeps = |path: &Path| {
         let line = std::fs::read(path.join("cmdline")).unwrap_or_default();

@@ -7,7 +7,7 @@ use mortise::plugin::{Answer, CheckResult, CheckStatus, Severity, Stage};
 use crate::plugin::{Setup, guest};
 
 /// Runs one misbehaving check beside one that passes; the first must have broken for this reason, in these words.
-async fn breaks(setup: Setup, id: &str, reason: &str, words: &[&str]) -> CheckResult {
+pub(crate) async fn breaks(setup: Setup, id: &str, reason: &str, words: &[&str]) -> CheckResult {
     let results = setup.only(&format!("{id},passes")).run(Stage::Node).await;
     let [passed, broken] = results.as_slice() else { panic!("{results:#?}") };
     assert_eq!(passed.status, CheckStatus::Passed, "the neighbour was touched: {passed:#?}");
@@ -54,7 +54,7 @@ async fn a_loop_is_stopped_by_its_deadline() {
 
 #[tokio::test]
 async fn a_sleep_is_stopped_by_its_deadline() {
-    breaks(Setup::new(guest()), "sleeps", "deadline", &["sleeping"]).await;
+    breaks(Setup::new(guest()), "sleeps", "deadline", &["stopped after 1500 ms of sleeping"]).await;
 }
 
 #[tokio::test]

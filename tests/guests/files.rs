@@ -11,7 +11,7 @@ use mortise::plugin::files;
 
 /// A fresh directory that nobody else can write to, nor to any above it: below the build's, or, where the checkout is
 /// somewhere public such as `/tmp`, in the home directory. It goes with the test.
-fn directory(name: &str) -> Private {
+pub(crate) fn directory(name: &str) -> Private {
     let build = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let above = [Some(build), home].into_iter().flatten().find(|above| is_private(above));
@@ -21,7 +21,7 @@ fn directory(name: &str) -> Private {
     Private { path, _directory: directory }
 }
 
-struct Private {
+pub(crate) struct Private {
     path: PathBuf,
     _directory: tempfile::TempDir,
 }

@@ -4,12 +4,15 @@
 mod behind;
 #[path = "../built.rs"]
 mod built;
+mod cancelled;
 mod commands;
 mod endings;
 mod example;
 mod files;
 mod grants;
 mod http;
+mod https;
+mod limits;
 mod machine;
 mod native;
 mod network;
@@ -18,5 +21,7 @@ mod probe;
 mod secrets;
 mod speed;
 mod standin;
+mod terminal;
+mod tricks;
 mod unfit;
 mod walls;

@@ -1,14 +1,8 @@
 //! Requests of plugins: what is refused before a connection, what is bounded after it, and that the next call is answered.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use mortise::plugin::{Answer, Stage};
 
 use crate::network::{ScriptedNetwork, Server, answers, calling, denied, on, passing};
-use crate::plugin::{Setup, guest};
-use crate::standin::{CONFINED, LIST, READY, frame, stand_in};
 
 /// Grants of a server on loopback, and of a fact for the call after.
 fn granted(server: &Server, more: &str) -> String {
@@ -203,34 +197,4 @@ async fn a_server_that_nobody_trusts_gets_no_request() {
     let result = passing(calling(&calls).granted(&format!("{{facts: [swap], http: [{{url: '{url}'}}]}}"))).await;
     let answer = answers(&result)[0];
     assert!(answer.starts_with("timeout") || answer.starts_with("unavailable"), "{answer}");
-}
-
-#[tokio::test]
-async fn a_request_ends_with_the_runner_that_asked() {
-    let server = Server::start().await;
-    let url = server.url("/silent");
-    let ask = format!(
-        r#"{{"ask":{{"call":2,"ask":{{"fetch":{{"method":"GET","url":"{url}","headers":[],"body":"","timeout_ms":50000}}}}}}}}"#
-    );
-    let mark = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("standin-{}.mark", std::process::id()));
-    let said = [CONFINED, READY, LIST, ask.as_str()].map(frame);
-    let said: Vec<&[u8]> = said.iter().map(Vec::as_slice).collect();
-    let then = format!(
-        "exec 3<&0; cat <&3 >/dev/null & reader=$!; while [ ! -e {} ]; do sleep 0.05; done; kill -9 $reader $$",
-        mark.display()
-    );
-    let setup = Setup::new(guest()).granted(&granted(&server, "")).launcher(stand_in("asks-and-dies", &said, &then));
-    let kill = async {
-        while server.accepted.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        std::fs::write(&mark, "").unwrap();
-    };
-    let (results, ()) = tokio::join!(setup.run(Stage::Node), kill);
-    std::fs::remove_file(&mark).unwrap();
-    assert_eq!(results[0].answer, Answer::Broke { reason: "crash".into() }, "{results:#?}");
-    server.wait_until_closed(1).await;
-    let again = server.url("/");
-    let calls: [&[&str]; 1] = [&["fetch", "GET", &again]];
-    passing(calling(&calls).granted(&granted(&server, ""))).await;
 }

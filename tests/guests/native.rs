@@ -234,6 +234,7 @@ async fn requests_that_the_protocol_does_not_allow_end_it() {
     for (deed, words) in [
         ("ask-for-another-call", "asked for a call that is not open"),
         ("flood-asks", "asked too much"),
+        ("ask-on", "asked too much"),
         ("flood-log", "logged too much"),
         ("flood-frames", "ended a call that is not open"),
         ("flood-bytes", "a frame of 4294967295 bytes"),

@@ -10,12 +10,36 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use mortise::network::Network;
 use mortise::plugin::{CheckResult, CheckStatus, Stage};
+use mortise::proxy::{Proxy, ProxySettings};
 use rustls::RootCertStore;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::machine::Machine;
 use crate::plugin::{Setup, guest};
+
+/// How many requests wait for an answer that never comes.
+#[derive(Default)]
+pub(crate) struct Gauge(AtomicUsize);
+
+impl Gauge {
+    /// Never returns, but may be dropped.
+    pub(crate) async fn wait_forever<T>(&self) -> T {
+        struct Leaving<'a>(&'a AtomicUsize);
+        impl Drop for Leaving<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let _leaving = Leaving(&self.0);
+        std::future::pending().await
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// What the resolver says, where connections go, and what was asked.
 #[derive(Default)]
@@ -27,6 +51,12 @@ pub(crate) struct ScriptedNetwork {
     /// Where connections to other addresses than loopback's lead.
     pub(crate) instead: Option<SocketAddr>,
     pub(crate) roots: Option<Arc<RootCertStore>>,
+    /// Of the environment.
+    pub(crate) proxy: ProxySettings,
+    /// Look-ups of silent names, and connections to addresses nobody answers at.
+    pub(crate) gauge: Gauge,
+    /// Nobody answers at this address.
+    pub(crate) dead: Option<SocketAddr>,
     pub(crate) resolved: Mutex<Vec<String>>,
     pub(crate) dialled: Mutex<Vec<SocketAddr>>,
 }
@@ -35,7 +65,7 @@ impl Network for ScriptedNetwork {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
             if self.silent.iter().any(|it| it == name) {
-                std::future::pending::<()>().await;
+                self.gauge.wait_forever::<()>().await;
             }
             let mut resolved = self.resolved.lock().unwrap();
             let before = resolved.iter().filter(|it| *it == name).count();
@@ -47,8 +77,16 @@ impl Network for ScriptedNetwork {
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         self.dialled.lock().unwrap().push(address);
+        if self.dead == Some(address) {
+            return Box::pin(async { Ok(self.gauge.wait_forever().await) });
+        }
         let target = self.instead.filter(|_| !address.ip().is_loopback()).unwrap_or(address);
         Box::pin(TcpStream::connect(target))
+    }
+
+    fn proxy_for(&self, host: &str, port: u16) -> Option<Proxy> {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        self.proxy.for_url(&format!("https://{host}:{port}")).cloned()
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -57,6 +95,12 @@ impl Network for ScriptedNetwork {
 }
 
 impl ScriptedNetwork {
+    /// With the environment's proxy for https at this address.
+    pub(crate) fn proxied(mut self, url: &str) -> Self {
+        self.proxy = ProxySettings::from_env(&[("HTTPS_PROXY".to_owned(), url.to_owned())].into());
+        self
+    }
+
     pub(crate) fn naming(mut self, name: &str, answers: &[&str]) -> Self {
         let answer = |text: &&str| text.split_whitespace().map(|it| it.parse().unwrap()).collect();
         self.names.insert(name.into(), answers.iter().map(answer).collect());
@@ -139,9 +183,10 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+/// Answers one request.
+pub(crate) async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut head = Vec::new();
-    while !head.windows(4).any(|it| it == b"\r\n\r\n") {
+    while !head.ends_with(b"\r\n\r\n") {
         let byte = stream.read_u8().await?;
         head.push(byte);
     }
@@ -182,6 +227,8 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
         "/upgrade" => "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".into(),
         "/garbage" => "SSH-2.0-OpenSSH_9.2\r\n\r\n".into(),
         "/two-lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 5\r\n\r\nhello".into(),
+        "/256Ki" => plain(&"z".repeat(256 << 10)),
+        "/more" => plain(&"z".repeat((256 << 10) + 1)),
         "/many" => plain(&"z".repeat(5000)),
         _ => plain(&head.replace("\r\n", "|")),
     };

@@ -49,7 +49,8 @@ pub(crate) fn with_module(component: &[u8], module: &[u8]) -> Vec<u8> {
     whole
 }
 
-fn leb128(mut value: usize) -> Vec<u8> {
+/// A number as WebAssembly writes lengths.
+pub(crate) fn leb128(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let low = u8::try_from(value & 0x7f).unwrap();
@@ -81,7 +82,9 @@ fn explained(manifest: &str) -> String {
             }
         }
     }
-    manifest.to_string()
+    // YAML has no control characters but those that are written so.
+    let ascii = |c: char| if c.is_ascii() && c != '\x7f' { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    manifest.to_string().chars().map(ascii).collect()
 }
 
 /// One plugin as an operator would name it.
@@ -131,6 +134,12 @@ impl Setup {
     /// Lines below the manifest's own.
     pub(crate) fn manifest(mut self, lines: &str) -> Self {
         self.manifest.push_str(lines);
+        self
+    }
+
+    /// As long as this a call may compute.
+    pub(crate) fn time(mut self, time: &str) -> Self {
+        self.manifest = self.manifest.replace("time: 500ms", &format!("time: {time}"));
         self
     }
 
@@ -189,13 +198,22 @@ impl Setup {
         Plugins::prepare_with(self.launcher.clone(), false, &all, &self.policy, self.machine.clone(), context)
     }
 
+    /// The component with its manifest.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        if self.manifest.is_empty() {
+            return self.component.clone();
+        }
+        with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
+    }
+
+    /// What the plugin is told, as JSON.
+    pub(crate) fn settings(&self) -> String {
+        serde_json::to_string(&self.settings).unwrap()
+    }
+
     /// The component in a file, and what names it.
     fn as_configured(&self, name: &str) -> (PluginSettings, tempfile::NamedTempFile) {
-        let component = if self.manifest.is_empty() {
-            self.component.clone()
-        } else {
-            with_section(&self.component, "mortise:manifest", explained(&self.manifest).as_bytes())
-        };
+        let component = self.component();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, &component).unwrap();
         let settings = PluginSettings {

@@ -11,12 +11,17 @@ use crate::network::{ScriptedNetwork, Server, answers, calling, denied, on, pass
 
 /// A TLS server on loopback with a certificate for `localhost`, and that certificate.
 async fn tls_server() -> (u16, rustls_pki_types::CertificateDer<'static>) {
+    tls_server_with(0).await
+}
+
+/// With so many more certificates in its chain.
+async fn tls_server_with(more: usize) -> (u16, rustls_pki_types::CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = builder.with_no_client_auth().with_single_cert(vec![certificate.clone()], key).unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(vec![certificate.clone(); 1 + more], key).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -54,6 +59,19 @@ async fn probes_show_what_answers() {
     let network = ScriptedNetwork { roots: Some(Arc::new(roots)), ..network() };
     let result = passing(on(network, calling(&calls).granted(&grants))).await;
     assert!(answers(&result)[1].ends_with("] None"), "{result:#?}");
+}
+
+#[tokio::test]
+async fn a_handshake_shows_sixteen_certificates_and_no_more() {
+    let ((most, _), (more, _)) = (tls_server_with(15).await, tls_server_with(16).await);
+    let calls = [most, more].map(|port| ["tls".to_owned(), "127.0.0.1".to_owned(), port.to_string()]);
+    let calls: Vec<Vec<&str>> = calls.iter().map(|words| words.iter().map(String::as_str).collect()).collect();
+    let calls: Vec<&[&str]> = calls.iter().map(Vec::as_slice).collect();
+    let grants = format!("{{facts: [swap], probe: [{{tls: '127.0.0.1:{most}'}}, {{tls: '127.0.0.1:{more}'}}]}}");
+    let result = passing(calling(&calls).granted(&grants)).await;
+    let seen = answers(&result);
+    assert!(seen[0].starts_with("127.0.0.1 TLSv1.3 ["), "{seen:?}");
+    assert!(seen[1].starts_with("too-large: 17 certificates"), "{seen:?}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ fn refused(component: &[u8]) -> (String, &'static str) {
     (error.to_string(), error.code())
 }
 
-fn wat(text: &str) -> Vec<u8> {
+pub(crate) fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
@@ -78,6 +78,39 @@ fn a_file_beyond_64_mib_is_not_even_parsed() {
     assert!(message.contains("larger than 64 MiB"), "{message}");
 }
 
+/// Nothing of it is read beyond the bound, and what is no file is not waited for.
+#[test]
+fn a_component_of_200_mb_and_one_without_end_are_refused_unread() {
+    let directory = tempfile::tempdir().unwrap();
+    let (large, fifo) = (directory.path().join("large.wasm"), directory.path().join("fifo.wasm"));
+    let mut content = guest().to_vec();
+    content.resize(4096, 0);
+    std::fs::write(&large, content).unwrap();
+    std::fs::File::options().write(true).open(&large).unwrap().set_len(200 << 20).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let before = read_bytes();
+    for (path, code) in [(&*large, "plugin-too-large"), (&*fifo, "plugin-read"), ("/dev/zero".as_ref(), "plugin-read")]
+    {
+        let error = mortise::plugin::inspect("guest", path).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), (code, ExitCode::Usage), "{error}");
+    }
+    let read = read_bytes() - before;
+    assert!(read < 100 << 20, "{read} bytes were read");
+    small_passes();
+}
+
+/// Bytes this thread has read.
+fn read_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+fn small_passes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let results = runtime.block_on(Setup::new(guest()).only("passes").run(Stage::Node));
+    assert_eq!(results[0].status, CheckStatus::Passed);
+}
+
 #[test]
 fn a_manifest_is_strict() {
     let base = "schema: mortise.dev/plugin/v1alpha1\nid: a\nversion: 1.0.0\nkind: preflight\n";
@@ -88,7 +121,9 @@ fn a_manifest_is_strict() {
         (&*format!("{base}grants: {{facts: [kernle]}}\n"), "unknown fact `kernle`"),
         (&*format!("{base}grants: {{files: [{{path: '{{ca-cert-path}}', reason: r}}]}}\n"), "placeholder"),
         (&*format!("{base}limits: {{memory: 1024Mi}}\n"), "memory"),
+        (&*format!("{base}limits: {{memory: 257Mi}}\n"), "memory"),
         (&*format!("{base}limits: {{time: 0s}}\n"), "time"),
+        (&*format!("{base}limits: {{time: 61s}}\n"), "time"),
         (&*base.replace("preflight", "discovery"), "its kind is `discovery`"),
         (&*base.replace("id: a", "id: ../a"), "`id` and `version`"),
     ] {
@@ -146,6 +181,69 @@ async fn a_table_cannot_grow_without_end() {
     assert_eq!(results, [], "the table grew");
 }
 
+/// What the engine calls of the guest beside its exports, and what it reads of its memory.
+#[tokio::test]
+async fn traps_beside_the_exports_and_texts_that_are_none_break_the_call() {
+    let one = |id: &str| format!("(data (i32.const 32) \"{id}\") {ONE_CHECK}");
+    let trap = "unreachable";
+    for (module, reason, words) in [
+        (abi(&one("\\ff\\fe\\80a"), "", "(i32.const 1024)", (64, 1)), "malformed", "utf-8"),
+        (abi("", trap, "(i32.const 1024)", (0, 0)), "trap", "unreachable"),
+        (abi("", "(loop $l (br $l))", "(i32.const 1024)", (0, 0)), "deadline", "500 ms"),
+        // Its stage and its severity are none that the interface has.
+        (
+            abi(&one("abcd").replace(r#"\00\00\00\00")"#, r#"\07\09\00\00")"#), "", trap, (64, 1)),
+            "malformed",
+            "discriminant",
+        ),
+        (abi(&one("abcd"), "", "(i32.const 1024)", (66, 1)), "malformed", "align"),
+    ] {
+        let results = Setup::new(&with_module(guest(), &module)).run(Stage::Node).await;
+        assert_eq!(results[0].answer, Answer::Broke { reason: reason.into() }, "{words}: {results:#?}");
+        let message = results[0].findings[0].message.to_lowercase();
+        assert!(message.contains(words), "`{words}` is not in {message}");
+    }
+    for (realloc, words) in [
+        (trap, "unreachable"),
+        ("(loop $l (br $l)) (i32.const 0)", "500 ms"),
+        ("(i32.const -8)", "realloc"),
+        ("(i32.const 0x7fffffff)", "realloc"),
+    ] {
+        let module = abi(&one("abcd"), "", realloc, (64, 1));
+        let results = Setup::new(&with_module(guest(), &module)).run(Stage::Node).await;
+        assert_eq!((results.len(), results[0].id.as_str()), (1, "abcd"), "{realloc}: {results:#?}");
+        assert!(matches!(results[0].answer, Answer::Broke { .. }), "{realloc}: {results:#?}");
+        assert!(results[0].findings[0].message.contains(words), "{realloc}: {results:#?}");
+    }
+    small_answers().await;
+}
+
+async fn small_answers() {
+    assert_eq!(Setup::new(&small()).run(Stage::Node).await, []);
+}
+
+/// At 64: a check whose id has four bytes at 32, and whose title is empty.
+const ONE_CHECK: &str = r#"(data (i32.const 64) "\20\00\00\00\04\00\00\00\20\00\00\00\00\00\00\00\00\00\00\00")"#;
+
+/// A core module with these instructions after `list-checks` and in `cabi_realloc`.
+fn abi(extra: &str, post: &str, realloc: &str, (pointer, length): (u32, u32)) -> Vec<u8> {
+    let interface = "mortise:preflight/check@0.1.0";
+    wat(&format!(
+        r#"(module
+          (memory (export "memory") 1)
+          {extra}
+          (func (export "{interface}#list-checks") (result i32)
+            (i32.store (i32.const 16) (i32.const {pointer}))
+            (i32.store (i32.const 20) (i32.const {length}))
+            (i32.const 16))
+          (func (export "{interface}#run-check") (param i32 i32) (result i32) unreachable)
+          (func (export "cabi_post_{interface}#list-checks") (param i32) {post})
+          (func (export "cabi_post_{interface}#run-check") (param i32))
+          (func (export "_initialize"))
+          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc}))"#
+    ))
+}
+
 fn starting(body: &str) -> Vec<u8> {
     component(&format!("(table 1 funcref) (func $start {body}) (start $start)"), 0, 0)
 }
@@ -161,20 +259,5 @@ pub(crate) fn small() -> Vec<u8> {
 
 /// The guest component around a core module written by hand: `list-checks` returns this list, `run-check` traps.
 fn component(extra: &str, pointer: u32, length: u32) -> Vec<u8> {
-    let interface = "mortise:preflight/check@0.1.0";
-    let module = wat(&format!(
-        r#"(module
-          (memory (export "memory") 1)
-          {extra}
-          (func (export "{interface}#list-checks") (result i32)
-            (i32.store (i32.const 16) (i32.const {pointer}))
-            (i32.store (i32.const 20) (i32.const {length}))
-            (i32.const 16))
-          (func (export "{interface}#run-check") (param i32 i32) (result i32) unreachable)
-          (func (export "cabi_post_{interface}#list-checks") (param i32))
-          (func (export "cabi_post_{interface}#run-check") (param i32))
-          (func (export "_initialize"))
-          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))"#
-    ));
-    with_module(guest(), &module)
+    with_module(guest(), &abi(extra, "", "(i32.const 1024)", (pointer, length)))
 }

@@ -36,21 +36,32 @@ impl Tree {
 
     /// With names, keys, certificates and times replaced, so that two nodes can be compared.
     pub(crate) fn normalized(self, node: &str) -> Self {
-        let entries = self
-            .entries
-            .into_iter()
-            .map(|(path, what)| {
-                let (facts, content) = what.split_once('\t').unwrap_or((&what, "-"));
-                let content = decode(content);
-                let content = if path.starts_with("/var/lib/kubelet/pki/") {
-                    content.lines().filter(|line| line.starts_with("-----")).collect::<Vec<_>>().join("\n")
-                } else {
-                    content.replace(node, "NODE")
-                };
-                (undated(&path), format!("{}\t{content}", undated(facts)))
-            })
-            .collect();
-        Self { entries }
+        let undated_names = self.rewritten(|path, content| {
+            if path.starts_with("/var/lib/kubelet/pki/") {
+                content.lines().filter(|line| line.starts_with("-----")).collect::<Vec<_>>().join("\n")
+            } else {
+                content.replace(node, "NODE")
+            }
+        });
+        let entries = undated_names.entries.into_iter().map(|(path, what)| {
+            let (facts, content) = what.split_once('\t').unwrap_or((&what, "-"));
+            (undated(&path), format!("{}\t{}", undated(facts), decode(content)))
+        });
+        Self { entries: entries.collect() }
+    }
+
+    /// With the content of every file replaced: path and content to content.
+    pub(crate) fn rewritten(self, rewrite: impl Fn(&str, &str) -> String) -> Self {
+        use base64::Engine;
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let entries = self.entries.into_iter().map(|(path, what)| {
+            let (facts, content) = what.split_once('\t').unwrap_or((&what, "-"));
+            let content =
+                if content == "-" { content.into() } else { encoding.encode(rewrite(&path, &decode(content))) };
+            let what = format!("{facts}\t{content}");
+            (path, what)
+        });
+        Self { entries: entries.collect() }
     }
 
     /// Whether there is something at `path`.

@@ -57,6 +57,10 @@ impl FactSource for Machine {
         &self.cloud
     }
 
+    fn entries<'a>(&'a self, _: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>> {
+        Box::pin(ready(Err(error("unavailable"))))
+    }
+
     fn run<'a>(&'a self, _: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         Box::pin(ready(Err(error("unavailable"))))
     }

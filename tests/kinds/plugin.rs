@@ -108,7 +108,7 @@ fn this_machine() -> Arc<dyn FactSource> {
         node_name: "n1".into(),
         cri_socket: String::new(),
         environment: mortise::config::Environment::default(),
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: Vec::new(),
         root: "/".into(),
         launcher: launcher(),

@@ -14,6 +14,8 @@ use mortise::plugin::policy::Policy;
 use mortise::plugin::{Answer, CheckContext, CheckResult, CheckStatus, Launcher, Plugins, Severity, Stage};
 use mortise::sandbox::facts::{RecordedContent, RecordedFacts, RecordedFile, Recording};
 
+mod control_plane;
+
 /// kubeadm's worker checks with token discovery at an IPv4 address, in kubeadm's order.
 const IDS: [&str; 17] = [
     "IsPrivilegedUser",
@@ -133,7 +135,7 @@ fn this_machine() -> Arc<HostFacts> {
         node_name: "localhost".into(),
         cri_socket: "unix:///var/run/containerd/containerd.sock".into(),
         environment: Environment { variables: std::env::vars().collect() },
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: vec!["abcdef.0123456789abcdef".into()],
         root: "/".into(),
         launcher: launcher(),

@@ -5,6 +5,7 @@
 
 #[path = "../built.rs"]
 mod built;
+mod inspection;
 mod lab;
 mod logins;
 mod node;

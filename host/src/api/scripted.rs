@@ -22,7 +22,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{ALPN_HTTP2, Dialer, Stream};
 use crate::config::{
-    Discovery, Endpoint, IgnoredChecks, JoinSettings, NodeSettings, Timeouts, TlsBootstrapBy, TokenDiscovery, Wait,
+    Discovery, Endpoint, IgnoredChecks, ImagePull, JoinSettings, NodeSettings, Timeouts, TlsBootstrapBy,
+    TokenDiscovery, Wait,
 };
 use crate::join::JoinContext;
 use crate::journal::Journal;
@@ -476,7 +477,13 @@ pub(crate) fn test_context(dialer: &Dialer, discovery: Discovery) -> (tempfile::
         _ => None,
     };
     let settings = JoinSettings {
-        node: NodeSettings { name: "n1".into(), cri_socket: None, taints: None, kubelet_extra_args: Vec::new() },
+        node: NodeSettings {
+            name: "n1".into(),
+            cri_socket: None,
+            taints: None,
+            kubelet_extra_args: Vec::new(),
+            image_pull: ImagePull::default(),
+        },
         discovery,
         tls_bootstrap_token: token,
         tls_bootstrap_by: TlsBootstrapBy::Host,
@@ -486,6 +493,7 @@ pub(crate) fn test_context(dialer: &Dialer, discovery: Discovery) -> (tempfile::
         timeouts: Timeouts::default(),
         ignore: IgnoredChecks::default(),
         dry_run: false,
+        control_plane: None,
         wait: Wait::Kubelet,
         bundle: None,
         fail_fast: true,

@@ -19,7 +19,7 @@ pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 
 /// What a connection may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocols {
+pub(crate) enum Protocols {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 where the server has it.
@@ -27,9 +27,9 @@ pub(super) enum Protocols {
 }
 
 /// What a client presents.
-pub(super) struct ClientCertificate<'a> {
-    pub(super) certificate_pem: &'a str,
-    pub(super) key_pem: &'a SecretString,
+pub(crate) struct ClientCertificate<'a> {
+    pub(crate) certificate_pem: &'a str,
+    pub(crate) key_pem: &'a SecretString,
 }
 
 /// The classic groups only: Go's servers prefer the hybrid one and would ask for a second hello to get it.
@@ -40,7 +40,7 @@ pub(crate) fn provider() -> CryptoProvider {
     provider
 }
 
-pub(super) fn client_config(
+pub(crate) fn client_config(
     trust: &Trust,
     protocols: Protocols,
     client: Option<ClientCertificate<'_>>,

@@ -14,11 +14,8 @@ use crate::config::{self, PHASES, PhaseName, PluginFlag, TlsBootstrapBy, Wait};
 /// The positional argument.
 const ENDPOINT: &str = "api-server-endpoint";
 
-/// The port of an API server that nobody chose.
-const DEFAULT_BIND_PORT: i32 = 6443;
-
 /// Groups of flags (see [`config::Command::Alone`]) of the whole join.
-const JOIN: &str = "XDABCKNRPITGS";
+const JOIN: &str = "XDABCKENRPITGS";
 /// Groups of flags of `preflight`.
 const PREFLIGHT: &str = "XDNRIG";
 
@@ -68,8 +65,18 @@ pub struct JoinArgs {
     pub fail_fast: bool,
     /// `--control-plane`.
     pub control_plane: bool,
-    /// Whether one of the flags that only a control plane needs differs from its default.
-    pub control_plane_flags: bool,
+    /// `--apiserver-advertise-address`.
+    pub apiserver_advertise_address: Option<String>,
+    /// `--apiserver-bind-port`.
+    pub apiserver_bind_port: Option<i32>,
+    /// `--certificate-key`.
+    pub certificate_key: Option<SecretString>,
+    /// `--certificate-key-file`; `-` is standard input.
+    pub certificate_key_file: Option<PathBuf>,
+    /// `--etcd-snapshot`.
+    pub etcd_snapshot: Option<PathBuf>,
+    /// `--replace-member`.
+    pub replace_member: Option<String>,
     /// `--node-name`.
     pub node_name: Option<String>,
     /// `--cri-socket`.
@@ -240,8 +247,19 @@ fn group(letter: char) -> Vec<Arg> {
                 .default_value("6443")
                 .help("Control plane: port of its API server"),
         ],
-        'C' => vec![switch("control-plane").help("Join as a control plane (not built yet)")],
-        'K' => vec![text("certificate-key", "HEX").help("Control plane: key of the uploaded certificates")],
+        'C' => vec![switch("control-plane").help("Join as a control plane")],
+        'K' => vec![
+            text("certificate-key", "HEX")
+                .help("Control plane: key of the uploaded certificates [env: MORTISE_CERTIFICATE_KEY]"),
+            path("certificate-key-file", "FILE")
+                .conflicts_with("certificate-key")
+                .help("File that holds this key; `-` is standard input"),
+        ],
+        'E' => vec![
+            path("etcd-snapshot", "DIR")
+                .help("Control plane: save a snapshot of etcd there before the new member votes"),
+            text("replace-member", "ID").help("Control plane: etcd member that this machine takes the place of"),
+        ],
         'N' => vec![text("node-name", "NAME").help("Name of the node; unset: the host's name")],
         'R' => vec![text("cri-socket", "URL").help("Socket of the container runtime; unset: detected")],
         'P' => vec![text("patches", "DIR").help("Directory of patches such as `kubeletconfiguration0+merge.yaml`")],
@@ -324,12 +342,22 @@ fn wait_parser() -> clap::builder::ValueParser {
 }
 
 impl JoinArgs {
+    /// Whether one of the flags that only a control plane needs differs from its default.
+    pub fn has_control_plane_flags(&self) -> bool {
+        use secrecy::ExposeSecret as _;
+        self.certificate_key.as_ref().is_some_and(|key| !key.expose_secret().is_empty())
+            || self.certificate_key_file.is_some()
+            || self.apiserver_advertise_address.as_ref().is_some_and(|text| !text.is_empty())
+            || !matches!(self.apiserver_bind_port, None | Some(0))
+                && self.apiserver_bind_port != Some(config::DEFAULT_BIND_PORT.into())
+            || self.etcd_snapshot.is_some()
+            || self.replace_member.is_some()
+    }
+
     fn of(matches: &ArgMatches, scope: Scope) -> Result<Self, clap::Error> {
         let text = |name| one::<String>(matches, name);
         let secret = |name| text(name).map(SecretString::from);
         let is_set = |name| one::<bool>(matches, name).unwrap_or(false);
-        let filled = |name| text(name).is_some_and(|text| !text.is_empty());
-        let port = one::<i32>(matches, "apiserver-bind-port").unwrap_or(DEFAULT_BIND_PORT);
         Ok(Self {
             scope,
             endpoints: endpoints(matches),
@@ -346,9 +374,12 @@ impl JoinArgs {
             discovery_file: text("discovery-file"),
             fail_fast: is_set("fail-fast"),
             control_plane: is_set("control-plane"),
-            control_plane_flags: filled("certificate-key")
-                || filled("apiserver-advertise-address")
-                || !matches!(port, 0 | DEFAULT_BIND_PORT),
+            apiserver_advertise_address: text("apiserver-advertise-address"),
+            apiserver_bind_port: one(matches, "apiserver-bind-port"),
+            certificate_key: secret("certificate-key"),
+            certificate_key_file: one(matches, "certificate-key-file"),
+            etcd_snapshot: one(matches, "etcd-snapshot"),
+            replace_member: text("replace-member"),
             node_name: text("node-name"),
             cri_socket: text("cri-socket"),
             patches: text("patches"),
@@ -415,14 +446,17 @@ The flags are those of `kubeadm join`, and so is the line that `kubeadm token cr
 
     mortise join HOST:PORT --token TOKEN --discovery-token-ca-cert-hash sha256:HASH
 
+With --control-plane, and the key that `kubeadm init phase upload-certs --upload-certs` prints, it joins as a control plane.
+
 The cluster is found either by a bootstrap token (an endpoint, a token and a pin of the cluster's CA) or by a kubeconfig \
 (--discovery-file). Several endpoints may be given, separated by spaces or commas; they are tried in order.
 
-A token need not stand on the command line: see --token-file and the variables MORTISE_TOKEN, MORTISE_DISCOVERY_TOKEN and \
-MORTISE_TLS_BOOTSTRAP_TOKEN. A flag beats a variable, and that beats the configuration file.
+Secrets need not stand on the command line: see --token-file, --certificate-key-file and the variables MORTISE_TOKEN, \
+MORTISE_DISCOVERY_TOKEN, MORTISE_TLS_BOOTSTRAP_TOKEN and MORTISE_CERTIFICATE_KEY. A flag beats a variable, and that beats the configuration file.
 
-Beside --config only these may stand: --allow-unknown-fields, --bundle, --dry-run, --fail-fast, --grant, --ignore-preflight-errors, \
---node-name, --output, --plugin, --root, --skip-phases, --tls-bootstrap-by, --token-file, --v, --wait.";
+Beside --config only these may stand: --allow-unknown-fields, --bundle, --certificate-key-file, --dry-run, --etcd-snapshot, \
+--fail-fast, --grant, --ignore-preflight-errors, --node-name, --output, --plugin, --replace-member, --root, --skip-phases, \
+--tls-bootstrap-by, --token-file, --v, --wait.";
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ pub use distribution::{
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Show what a plugin is, what it wants and why, without running it
+    ///
+    /// One in a registry is read into memory; nothing of it is kept, compiled or run.
     Inspect(PluginInspectArgs),
     /// Run a plugin of any kind on this machine and print its answer
     ///
@@ -81,9 +83,18 @@ impl PluginCommand {
 /// Flags of `plugin inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct PluginInspectArgs {
-    /// A component's file, or the name of a plugin that is configured in /etc/mortise/conf.d
-    #[arg(value_name = "FILE.wasm|NAME")]
+    /// A component's file, the name of a plugin that is configured or was added, or one in a registry
+    #[arg(value_name = "FILE.wasm|NAME|REF")]
     pub plugin: PathBuf,
+    /// Show only what this key signed; unset: look whether a key of the lock file did
+    #[arg(long, value_name = "PUB")]
+    pub key: Option<PathBuf>,
+    /// Read a bundle in the registry's place
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// The registry
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,

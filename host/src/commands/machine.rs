@@ -26,7 +26,7 @@ pub async fn reset(settings: ResetSettings, reporter: &Reporter) -> Result<(), F
 ///
 /// Drift, or why nothing was compared.
 pub async fn verify(root: &Path, reporter: &Reporter) -> Result<(), Failure> {
-    let report = crate::verify::run(root, &HostMachine::detect(root)).await?;
+    let report = crate::verify::run(root, Arc::new(HostMachine::detect(root)), &Dialer::Tcp).await?;
     let text = match reporter.format() {
         Format::Text => report.text(),
         Format::Json => serde_json::to_string(&report).expect("a report holds only strings and numbers") + "\n",

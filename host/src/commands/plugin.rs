@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 mod agree;
 mod distribution;
+mod inspection;
 mod shown;
 
 use super::plugin_run::plugin_run;
-use crate::cli::{OutputFormat, PluginCommand, PluginExplainArgs, PluginGrantsCommand, PluginInspectArgs};
+use crate::cli::{OutputFormat, PluginCommand, PluginExplainArgs, PluginGrantsCommand};
 use crate::config::{self, Environment, PluginSettings};
 use crate::error::Failure;
 use crate::output::Reporter;
@@ -30,7 +31,7 @@ pub async fn plugin(
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     match command {
-        PluginCommand::Inspect(args) => show(&args, root),
+        PluginCommand::Inspect(args) => inspection::show(&args, root).await,
         PluginCommand::Embed(args) => {
             let digest = embed(&args.component, &args.manifest, args.to.as_deref().unwrap_or(&args.component))?;
             println!("{digest}");
@@ -82,17 +83,6 @@ fn configured(name: &str, root: &Path) -> Result<Option<PluginSettings>, Failure
     let Some(mut found) = found.or(locked) else { return Ok(None) };
     lock.resolve(std::slice::from_mut(&mut found), &Store::of(root))?;
     Ok(Some(found))
-}
-
-fn show(args: &PluginInspectArgs, root: &Path) -> Result<(), Failure> {
-    let found = find(&args.plugin, root)?;
-    let seen = inspect(&found.name, &found.path)?;
-    let signer = found.configured.as_ref().and_then(|it| it.signer.as_deref());
-    match args.output {
-        OutputFormat::Json => println!("{}", shown::inspection_json(&seen, signer)),
-        OutputFormat::Text => print!("{}", shown::inspection_text(&seen, signer)),
-    }
-    Ok(())
 }
 
 async fn explain(args: PluginExplainArgs, root: &Path) -> Result<(), Failure> {

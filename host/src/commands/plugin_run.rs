@@ -135,7 +135,7 @@ pub(super) async fn plugin_run(
         node_name: node_name.clone(),
         cri_socket: cri_socket.clone(),
         environment,
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: Vec::new(),
         root: root.to_owned(),
         launcher: Launcher::default(),

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Extent, check_context, host_settings, run};
+use super::{Asked, Extent, check_context, finish, host_settings};
 use crate::cli::{Facts as FactsFrom, SandboxJoinArgs};
 use crate::config::{self, Environment, IgnoredChecks, sandbox_plugins};
 use crate::cri;
 use crate::error::Failure;
 use crate::facts::{HostFacts, HostSettings, Ownership};
 use crate::join::JoinContext;
+use crate::join::run::Run;
 use crate::journal::{Header, Journal, Record};
 use crate::node::Node;
 use crate::output::{Event, Format, Reporter};
@@ -63,7 +64,8 @@ pub async fn sandbox_join(
     let journal = Arc::new(Journal::open(sandbox.root(), Header::of(&settings))?);
     let node = Node::new(sandbox.root().to_owned(), sandbox.machine(), journal);
     let cx = JoinContext { settings: Arc::new(settings), node, reporter: reporter.clone(), dialer: sandbox.dialer() };
-    run(cx, plugins, Extent::Everything).await?;
+    let asked = Asked::of(&cx.settings, Extent::Everything);
+    finish(&mut Run::new(cx, plugins), asked, reporter).await?;
     show(&sandbox, reporter).await
 }
 
@@ -74,7 +76,7 @@ fn machine_settings(node_name: &str, environment: &Environment) -> HostSettings 
         // Among several runtimes nobody is asked to choose: the simulated kubelet uses none of them.
         cri_socket: cri::detect_socket().unwrap_or_default(),
         environment: environment.clone(),
-        owned: Ownership { files: Box::new(|_| false), kubelet_port: false },
+        owned: Ownership { files: Box::new(|_| false), ports: Vec::new() },
         secrets: Vec::new(),
         root: PathBuf::from("/"),
         launcher: Launcher::default(),

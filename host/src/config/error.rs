@@ -113,6 +113,9 @@ pub enum Fault {
         /// The rule, as a verb phrase.
         reason: String,
     },
+    /// The text, which is not repeated, is no certificate key.
+    #[error(transparent)]
+    CertificateKey(crate::pki::CertificateKeyError),
     /// Grants that do not parse.
     #[error("not a grant: {0}")]
     Grant(String),
@@ -141,6 +144,7 @@ impl Fault {
             Self::Unpinned => "config-unpinned",
             Self::NoToken => "token-missing",
             Self::Token(_) => "token-malformed",
+            Self::CertificateKey(_) => "certificate-key-malformed",
             Self::Endpoint { .. } => "config-endpoint",
             Self::Pin { .. } => "config-pin",
             Self::Duration { .. } => "config-duration",
@@ -174,6 +178,9 @@ impl Fault {
             Self::Token(_) | Self::Pin { .. } => {
                 "copy the line that `kubeadm token create --print-join-command` prints on a control-plane node"
                     .to_owned()
+            }
+            Self::CertificateKey(_) => {
+                "`kubeadm init phase upload-certs --upload-certs` on a control-plane node prints a new one".to_owned()
             }
             Self::UnknownPhase(_) => "`mortise join phase --help` lists the phases".to_owned(),
             _ => return None,
@@ -226,9 +233,6 @@ pub enum ConfigError {
     /// Flags that a configuration file replaces.
     #[error("can not mix '--config' with arguments [{}]", .0.join(" "))]
     Mixed(Vec<String>),
-    /// A control plane is asked for.
-    #[error("joining as a control plane is not built yet")]
-    ControlPlane,
 }
 
 /// Why a document is of no use.
@@ -312,7 +316,6 @@ impl Diagnose for ConfigError {
                 if errors.iter().all(|error| error.code() == first) { first } else { "config-invalid" }
             }
             Self::Mixed(_) => "config-mixed",
-            Self::ControlPlane => "control-plane-not-built",
         }
     }
 
@@ -328,7 +331,6 @@ impl Diagnose for ConfigError {
                 Some("`mortise config print join-defaults` prints one to start from".to_owned())
             }
             Self::Mixed(_) => Some("move these settings into the file, or leave out `--config`".to_owned()),
-            Self::ControlPlane => Some("join control planes with `kubeadm join --control-plane`".to_owned()),
             _ => None,
         }
     }

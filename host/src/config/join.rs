@@ -13,9 +13,9 @@ use super::join_configuration::{BootstrapTokenInput, JoinConfiguration};
 use super::join_plugins::JoinPlugins;
 use super::reader::UnknownFields;
 use super::{
-    Discovery, Environment, IgnoredChecks, JoinSettings, NodeSettings, PluginSettings, TlsBootstrapBy, TokenDiscovery,
-    Wait, Warning, check_socket, discovery_file, endpoint, file, ignored_checks, join_plugins, mixed, phases,
-    socket_url,
+    ControlPlaneSettings, Discovery, Environment, IgnoredChecks, ImagePull, ImagePullPolicy, JoinSettings,
+    NodeSettings, PluginSettings, TlsBootstrapBy, TokenDiscovery, Wait, Warning, check_socket, control_plane,
+    discovery_file, endpoint, file, ignored_checks, join_plugins, mixed, phases, socket_url,
 };
 use crate::cli::{JoinArgs, Scope};
 use crate::pki::{Pin, PinError};
@@ -33,9 +33,12 @@ const BESIDE_CONFIG: &[&str] = &[
     "v",
     "allow-unknown-fields",
     "bundle",
+    "certificate-key-file",
+    "etcd-snapshot",
     "fail-fast",
     "grant",
     "plugin",
+    "replace-member",
     "tls-bootstrap-by",
     "token-file",
     "wait",
@@ -81,19 +84,17 @@ pub fn join_settings(
         warnings.append(&mut loaded.warnings);
         plugins.push(loaded.plugins);
     }
-    if written.control_plane {
-        return Err(ConfigError::ControlPlane);
-    }
     let token_flag = token_flag(args)?;
+    let key_flag = key_flag(args)?;
     let policy = super::policy(&root)?;
-    let resolver = Resolver { args, environment, token_flag, errors: Vec::new(), warnings };
+    let resolver = Resolver { args, environment, token_flag, key_flag, errors: Vec::new(), warnings };
     resolver.resolve(written, plugins, policy, hostname, root)
 }
 
 /// The object that kubeadm's flags fill. Tokens come later.
 fn from_flags(args: &JoinArgs, warnings: &mut Vec<Warning>) -> JoinConfiguration {
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    if !args.control_plane && args.control_plane_flags {
+    if !args.control_plane && args.has_control_plane_flags() {
         warnings.push(Warning(
             "--control-plane is also required when passing control-plane related flags such as [certificate-key, \
              apiserver-advertise-address, apiserver-bind-port]"
@@ -111,13 +112,19 @@ fn from_flags(args: &JoinArgs, warnings: &mut Vec<Warning>) -> JoinConfiguration
         ("discovery.bootstrapToken.caCertHashes", "--discovery-token-ca-cert-hash"),
         ("discovery.file.kubeConfigPath", "--discovery-file"),
         ("nodeRegistration.criSocket", "--cri-socket"),
+        (control_plane::ADVERTISE_ADDRESS, "--apiserver-advertise-address"),
+        (control_plane::BIND_PORT, "--apiserver-bind-port"),
     ];
     JoinConfiguration {
         node_name: filled(&args.node_name),
         cri_socket: filled(&args.cri_socket),
         bootstrap_token: token_discovery,
         file: filled(&args.discovery_file),
-        control_plane: args.control_plane,
+        control_plane: args.control_plane.then(|| control_plane::Written {
+            certificate_key: None,
+            advertise_address: filled(&args.apiserver_advertise_address),
+            bind_port: args.apiserver_bind_port.map(i64::from),
+        }),
         origins: origins.map(|(field, name)| (field.to_owned(), At::Named(name))).into(),
         ..Default::default()
     }
@@ -134,11 +141,23 @@ fn token_flag(args: &JoinArgs) -> Result<Option<(SecretString, At)>, ConfigError
     Ok(Some((text.trim().to_owned().into(), At::Named("--token-file"))))
 }
 
+/// `--certificate-key`, or what `--certificate-key-file` holds.
+fn key_flag(args: &JoinArgs) -> Result<Option<control_plane::Given>, ConfigError> {
+    if let Some(key) = given(&args.certificate_key) {
+        return Ok(Some((key, At::Named("--certificate-key"))));
+    }
+    let Some(path) = &args.certificate_key_file else { return Ok(None) };
+    let what = "the certificate key";
+    let text = if path.as_os_str() == "-" { file::read_stdin(what)? } else { file::read_text(path, what)? };
+    Ok(Some((text.into(), At::Named("--certificate-key-file"))))
+}
+
 /// Checks one rule after the other and keeps what is wrong.
 struct Resolver<'a> {
     args: &'a JoinArgs,
     environment: &'a Environment,
     token_flag: Option<(SecretString, At)>,
+    key_flag: Option<control_plane::Given>,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
 }
@@ -154,6 +173,7 @@ impl Resolver<'_> {
     ) -> Result<(JoinSettings, Vec<Warning>), ConfigError> {
         let (discovery, tls_bootstrap_token) = self.discovery(&written);
         let node = self.node(&written, hostname);
+        let control_plane = self.control_plane(&written);
         let ca_cert_path = self.ca_cert_path(&written);
         let skip_phases = self.skip_phases(&written);
         let ignore = self.ignored(&written);
@@ -167,6 +187,7 @@ impl Resolver<'_> {
             discovery: discovery.expect("a discovery that cannot be is an error"),
             tls_bootstrap_token,
             tls_bootstrap_by,
+            control_plane,
             ca_cert_path,
             skip_phases,
             patches: patches.map(PathBuf::from),
@@ -316,18 +337,50 @@ impl Resolver<'_> {
         if let Some(socket) = &cri_socket {
             self.checked(written.origin(field), field, check_socket(socket));
         }
-        if let Some(policy) = &written.image_pull_policy
-            && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
-        {
-            let field = "nodeRegistration.imagePullPolicy";
-            let reason = "is none of `Always`, `IfNotPresent`, `Never`".to_owned();
-            self.fault(written.origin(field), field, Fault::Value { value: shown(policy), reason });
+        let mut image_pull = ImagePull::default();
+        image_pull.serial = written.image_pull_serial.unwrap_or(image_pull.serial);
+        if let Some(policy) = &written.image_pull_policy {
+            match ImagePullPolicy::parse(policy) {
+                Some(policy) => image_pull.policy = policy,
+                None => {
+                    let field = "nodeRegistration.imagePullPolicy";
+                    let reason = "is none of `Always`, `IfNotPresent`, `Never`".to_owned();
+                    self.fault(written.origin(field), field, Fault::Value { value: shown(policy), reason });
+                }
+            }
         }
         name.map(|()| NodeSettings {
             name: flag.map_or(configured, ToOwned::to_owned),
             cri_socket,
             taints: written.taints.clone(),
             kubelet_extra_args: written.kubelet_extra_args.clone(),
+            image_pull,
+        })
+    }
+
+    /// What a control plane is told; none for a worker, and where something is wrong.
+    fn control_plane(&mut self, written: &JoinConfiguration) -> Option<ControlPlaneSettings> {
+        let asked = written.control_plane.as_ref()?;
+        let key =
+            self.key_flag.clone().or_else(|| self.variable("MORTISE_CERTIFICATE_KEY")).or_else(|| {
+                given(&asked.certificate_key).map(|key| (key, written.origin(control_plane::CERTIFICATE_KEY)))
+            });
+        let certificate_key = key.and_then(|(text, at)| {
+            self.checked(at, control_plane::CERTIFICATE_KEY, control_plane::certificate_key(&text))
+        });
+        let field = control_plane::ADVERTISE_ADDRESS;
+        let address = control_plane::advertise_address(asked.advertise_address.as_deref());
+        let advertise_address = self.checked(written.origin(field), field, address);
+        let field = control_plane::BIND_PORT;
+        let bind_port = self.checked(written.origin(field), field, control_plane::bind_port(asked.bind_port));
+        let replace_member = self.args.replace_member.as_deref().map(control_plane::member_id);
+        let replace_member = replace_member.and_then(|id| self.checked(At::Named("--replace-member"), "etcd", id));
+        Some(ControlPlaneSettings {
+            advertise_address: advertise_address?,
+            bind_port: bind_port?,
+            certificate_key,
+            etcd_snapshot: self.args.etcd_snapshot.clone(),
+            replace_member,
         })
     }
 

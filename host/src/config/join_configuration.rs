@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::error::{At, Fault};
 use super::reader::{Fields, Notes};
 use super::yaml::Node;
-use super::{Arg, Taint, Timeouts};
+use super::{Arg, Taint, Timeouts, control_plane};
 
 /// What was written; empty strings count as absent, as in Go, where kubeadm's type has no pointer.
 #[derive(Debug, Default)]
@@ -21,12 +21,13 @@ pub(super) struct JoinConfiguration {
     pub(super) kubelet_extra_args: Vec<Arg>,
     pub(super) ignore: Vec<String>,
     pub(super) image_pull_policy: Option<String>,
+    pub(super) image_pull_serial: Option<bool>,
     pub(super) ca_cert_path: Option<String>,
     pub(super) bootstrap_token: Option<BootstrapTokenInput>,
     /// `discovery.file.kubeConfigPath`; empty where the mapping is there without it.
     pub(super) file: Option<String>,
     pub(super) tls_bootstrap_token: Option<SecretString>,
-    pub(super) control_plane: bool,
+    pub(super) control_plane: Option<control_plane::Written>,
     pub(super) skip_phases: Vec<String>,
     pub(super) patches: Option<String>,
     pub(super) timeouts: Timeouts,
@@ -67,14 +68,17 @@ pub(super) fn read(document: &Node, notes: &mut Notes) -> JoinConfiguration {
         read_discovery(discovery, &mut read, notes);
     }
     if let Some(mut control_plane) = all.fields("controlPlane", notes) {
-        read.control_plane = true;
-        control_plane.secret("certificateKey", notes);
+        let mut written = control_plane::Written {
+            certificate_key: control_plane.secret("certificateKey", notes),
+            ..Default::default()
+        };
         if let Some(mut endpoint) = control_plane.fields("localAPIEndpoint", notes) {
-            endpoint.text("advertiseAddress", notes);
-            endpoint.integer("bindPort", notes);
+            written.advertise_address = endpoint.filled("advertiseAddress", notes);
+            written.bind_port = endpoint.integer("bindPort", notes);
             endpoint.finish(notes);
         }
         control_plane.finish(notes);
+        read.control_plane = Some(written);
     }
     if let Some(mut patches) = all.fields("patches", notes) {
         read.patches = patches.filled("directory", notes);
@@ -91,7 +95,7 @@ fn read_node(mut node: Fields<'_>, read: &mut JoinConfiguration, notes: &mut Not
     read.cri_socket = node.filled("criSocket", notes);
     read.ignore = node.texts("ignorePreflightErrors", notes);
     read.image_pull_policy = node.filled("imagePullPolicy", notes);
-    node.flag("imagePullSerial", notes);
+    read.image_pull_serial = node.flag("imagePullSerial", notes);
     if let Some(taints) = node.list("taints", notes) {
         let taints = taints.into_iter().map(|(path, item)| {
             let mut taint = Fields::of(item, &path, notes);
@@ -134,19 +138,22 @@ fn read_discovery(mut discovery: Fields<'_>, read: &mut JoinConfiguration, notes
     discovery.finish(notes);
 }
 
-/// `timeouts` of a kubeadm document: those a worker's join uses, the others read and dropped.
+/// `timeouts` of a kubeadm document: those a join uses, the others read and dropped.
 pub(super) fn read_timeouts(parent: &mut Fields<'_>, notes: &mut Notes) -> Timeouts {
     let default = Timeouts::default();
     let Some(mut fields) = parent.fields("timeouts", notes) else { return default };
-    for unused in ["controlPlaneComponentHealthCheck", "etcdAPICall", "upgradeManifests"] {
-        fields.duration(unused, notes);
-    }
+    fields.duration("upgradeManifests", notes);
     let mut duration = |key, default| fields.duration(key, notes).unwrap_or(default);
     let timeouts = Timeouts {
         kubelet_health_check: duration("kubeletHealthCheck", default.kubelet_health_check),
         kubernetes_api_call: duration("kubernetesAPICall", default.kubernetes_api_call),
         tls_bootstrap: duration("tlsBootstrap", default.tls_bootstrap),
         discovery: duration("discovery", default.discovery),
+        etcd_api_call: duration("etcdAPICall", default.etcd_api_call),
+        control_plane_component_health_check: duration(
+            "controlPlaneComponentHealthCheck",
+            default.control_plane_component_health_check,
+        ),
     };
     fields.finish(notes);
     timeouts

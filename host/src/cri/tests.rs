@@ -52,7 +52,13 @@ impl FakeRuntime {
         format!("unix://{}/cri.sock", self.directory.path().display())
     }
 
-    fn calls(&self) -> Vec<(String, Vec<u8>)> {
+    /// Names of the images that were asked for, in order.
+    pub(crate) fn pulled_images(&self) -> Vec<String> {
+        let pulls = self.calls().into_iter().filter(|(call, _)| call == "PullImage");
+        pulls.map(|(_, request)| v1::PullImageRequest::decode(&*request).unwrap().image.unwrap().image).collect()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<(String, Vec<u8>)> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -63,7 +69,8 @@ async fn answer(
     seen: &Calls,
 ) -> http::Response<impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<>> {
     let path = request.uri().path().to_owned();
-    let call = path.strip_prefix("/runtime.v1.RuntimeService/").unwrap_or("?").to_owned();
+    let services = ["/runtime.v1.RuntimeService/", "/runtime.v1.ImageService/"];
+    let call = services.iter().find_map(|service| path.strip_prefix(service)).unwrap_or("?").to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     seen.lock().unwrap().push((call.clone(), body[5..].to_vec()));
     let (code, text, message) = match script.get(call.as_str()) {
@@ -108,6 +115,11 @@ pub(crate) fn status(ready: bool) -> (&'static str, Result<Vec<u8>, (i32, &'stat
     let info = [("config".to_owned(), "{\"sandboxImage\":\"pause\"}".to_owned())].into();
     let answer = v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), info };
     ("Status", Ok(answer.encode_to_vec()))
+}
+
+pub(crate) fn image_status(there: bool) -> (&'static str, Result<Vec<u8>, (i32, &'static str)>) {
+    let image = there.then(|| v1::Image { id: "sha256:1".into(), size: 1 });
+    ("ImageStatus", Ok(v1::ImageStatusResponse { image }.encode_to_vec()))
 }
 
 pub(crate) fn config(driver: v1::CgroupDriver) -> (&'static str, Result<Vec<u8>, (i32, &'static str)>) {

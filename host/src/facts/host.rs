@@ -1,6 +1,7 @@
 //! This machine's facts: one snapshot a join. Whoever asks first computes; everybody else waits for the same answer.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,18 +15,45 @@ use super::{
 };
 use super::{cgroup, kernel, mounts, network, os, redact, runtime};
 use crate::config::Environment;
+use crate::journal::Record;
 use crate::plugin::{Launcher, commands, files};
 use crate::proxy::ProxySettings;
 
 /// The kubelet's port, whose listener may be ours.
 const KUBELET_PORT: u16 = 10250;
+const API_SERVER_MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+/// Ports of the other static Pods, fixed by kubeadm.
+const MANIFEST_PORTS: [(&str, &[u16]); 3] = [
+    ("/etc/kubernetes/manifests/kube-controller-manager.yaml", &[10257]),
+    ("/etc/kubernetes/manifests/kube-scheduler.yaml", &[10259]),
+    ("/etc/kubernetes/manifests/etcd.yaml", &[2379, 2380]),
+];
 
 /// What an earlier run of this join made.
 pub struct Ownership {
     /// Whether it wrote the file at this absolute path.
     pub files: Box<dyn Fn(&Path) -> bool + Send + Sync>,
-    /// Whether it started the kubelet, which then has its port.
-    pub kubelet_port: bool,
+    /// Ports of what it started: the kubelet, and static Pods whose manifests it published.
+    pub ports: Vec<u16>,
+}
+
+impl Ownership {
+    /// What this record owns. `bind_port`: of the API server, on a control plane.
+    pub fn of(record: Record, bind_port: Option<u16>) -> Self {
+        let mut ports = Vec::new();
+        if record.owns_kubelet() {
+            ports.push(KUBELET_PORT);
+        }
+        for (manifest, listens) in MANIFEST_PORTS {
+            if record.owns(Path::new(manifest)) {
+                ports.extend(listens);
+            }
+        }
+        if record.owns(Path::new(API_SERVER_MANIFEST)) {
+            ports.extend(bind_port);
+        }
+        Self { files: Box::new(move |path| record.owns(path)), ports }
+    }
 }
 
 /// What the facts depend on beside the machine.
@@ -66,7 +94,12 @@ impl HostFacts {
 
     /// Starts on the slow facts, so that they are there when the first check asks. Nobody has to wait for it.
     pub fn warm_up(self: &Arc<Self>) {
-        let slow = [FactRequest::Executable { name: "kubelet".into() }, FactRequest::ContainerRuntime];
+        let kubelet = || "kubelet".to_owned();
+        let slow = [
+            FactRequest::Executable { name: kubelet() },
+            FactRequest::ContainerRuntime,
+            FactRequest::Unit { name: kubelet() },
+        ];
         for request in slow {
             let facts = self.clone();
             // The answer is in the snapshot; an error is for whoever asks.
@@ -86,7 +119,7 @@ impl HostFacts {
             FactRequest::UsableCpus => Fact::Number(kernel::usable_cpus()?),
             FactRequest::MemoryTotal => Fact::Number(kernel::memory_total()),
             FactRequest::Mounts => Fact::Mounts(mounts::mounts()?),
-            FactRequest::TcpPort { port } => Fact::TcpPort(self.tcp_port(*port)?),
+            FactRequest::TcpPort { address, port } => Fact::TcpPort(self.tcp_port(*address, *port)?),
             FactRequest::Interfaces => Fact::Interfaces(network::interfaces()?),
             FactRequest::Unit { name } => Fact::Unit(programs::unit(name, path).await?),
             FactRequest::Executable { name } => Fact::Executable(programs::executable(name, path).await?),
@@ -111,9 +144,9 @@ impl HostFacts {
         look(FileRequest { path: &located, permits: &permits, max_bytes: request.max_bytes })
     }
 
-    fn tcp_port(&self, port: u16) -> Result<PortState, HostError> {
-        let state = network::tcp_port(port)?;
-        let ours = state == PortState::InUse && port == KUBELET_PORT && self.settings.owned.kubelet_port;
+    fn tcp_port(&self, address: Option<IpAddr>, port: u16) -> Result<PortState, HostError> {
+        let state = network::tcp_port(address, port)?;
+        let ours = state == PortState::InUse && self.settings.owned.ports.contains(&port);
         Ok(if ours { PortState::Ours } else { state })
     }
 }
@@ -145,6 +178,10 @@ impl FactSource for HostFacts {
 
     fn read<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, HostError>> {
         Box::pin(async move { Ok(redact::cut(self.within_root(request, files::read)?, &self.settings.secrets)) })
+    }
+
+    fn entries<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>> {
+        Box::pin(async move { self.within_root(request, files::entries) })
     }
 
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {

@@ -1,7 +1,7 @@
 //! Ports, interfaces and the resolver.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -13,14 +13,20 @@ use super::{HostError, NetworkInterface, PortState};
 /// A resolver without an answer takes 10 s by default; nothing else of a join waits for it.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Listens on the port for a moment, as kubeadm does: on all addresses of both families, else of IPv4.
-pub(super) fn tcp_port(port: u16) -> Result<PortState, HostError> {
+/// Listens on the port for a moment, as kubeadm does: on one address, or on all of both families, else of IPv4.
+pub(super) fn tcp_port(address: Option<IpAddr>, port: u16) -> Result<PortState, HostError> {
     if port == 0 {
         return Err(HostError::invalid("a port is 1 to 65535"));
     }
-    let listened = match listen(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into()) {
-        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()),
-        listened => listened,
+    // Go takes the unspecified address of IPv4 for all addresses, too.
+    let listened = match address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        Some(address) => listen(SocketAddr::new(address, port)),
+        None => match listen(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into()) {
+            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
+            }
+            listened => listened,
+        },
     };
     match listened {
         Ok(_) => Ok(PortState::Free),
@@ -111,11 +117,22 @@ mod tests {
             // A machine without IPv6 has nothing to test there.
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let port = listener.local_addr().unwrap().port();
-            assert_eq!(tcp_port(port), Ok(PortState::InUse), "{address}");
+            assert_eq!(tcp_port(None, port), Ok(PortState::InUse), "{address}");
             drop(listener);
-            assert_eq!(tcp_port(port), Ok(PortState::Free), "{address}");
+            assert_eq!(tcp_port(None, port), Ok(PortState::Free), "{address}");
         }
-        assert_eq!(tcp_port(0).unwrap_err().code, "invalid");
+        assert_eq!(tcp_port(None, 0).unwrap_err().code, "invalid");
+    }
+
+    #[test]
+    fn port_on_one_address_is_free_beside_a_listener_on_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let on = |address: &str| tcp_port(Some(address.parse().unwrap()), port);
+        assert_eq!(on("127.0.0.1"), Ok(PortState::InUse));
+        assert_eq!(on("127.0.0.2"), Ok(PortState::Free));
+        assert_eq!(on("0.0.0.0"), Ok(PortState::InUse));
+        assert_eq!(on("192.0.2.1").unwrap_err().code, "unavailable", "no address of this machine");
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What a join reads from the cluster while the checks of its machine run.
 
-use futures::FutureExt as _;
-use futures::future::{LocalBoxFuture, MaybeDone, join, maybe_done, poll_fn};
+use std::pin::pin;
+
+use futures::future::{Either, join, select};
 use k8s_openapi::api::core::v1::Node as ApiNode;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Access, ClusterConfiguration, JoinContext, cluster_configuration, discovery, node_lookup};
 use crate::error::Failure;
@@ -25,29 +29,31 @@ pub(super) struct Found {
     pub(super) node: Option<Option<ApiNode>>,
 }
 
-/// Reading under way. Dropped, it ends.
+/// Reading under way, on a thread of its own: starting a plugin's runner keeps this one busy for some milliseconds, which
+/// the first packets need not wait for. Dropped, it ends.
 pub(super) struct Ahead {
     reporter: Reporter,
-    reading: MaybeDone<LocalBoxFuture<'static, Result<Found, Failure>>>,
+    reading: JoinHandle<Option<Result<Found, Failure>>>,
+    /// Its end is the other's.
+    _wanted: oneshot::Sender<()>,
 }
 
 impl Ahead {
-    /// Nothing happens until it is polled.
-    pub(super) fn new(reads: Reads, cx: &JoinContext) -> Self {
+    /// Begins.
+    pub(super) fn begin(reads: Reads, cx: &JoinContext) -> Self {
         let reporter = cx.reporter.holding_back();
         let cx = JoinContext { reporter: reporter.clone(), ..cx.clone() };
-        Self { reporter, reading: maybe_done(read(reads, cx).boxed_local()) }
-    }
-
-    /// Goes on reading while something else is done.
-    pub(super) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
-        let mut other = std::pin::pin!(other);
-        poll_fn(|cx| {
-            // Its result is taken when it is needed.
-            let _ = self.reading.poll_unpin(cx);
-            other.as_mut().poll(cx)
-        })
-        .await
+        let (wanted, dropped) = oneshot::channel();
+        let runtime = Handle::current();
+        let reading = spawn_blocking(move || {
+            runtime.block_on(async {
+                match select(pin!(read(reads, cx)), dropped).await {
+                    Either::Left((found, _)) => Some(found),
+                    Either::Right(_) => None,
+                }
+            })
+        });
+        Self { reporter, reading, _wanted: wanted }
     }
 
     /// What was read, told from now on.
@@ -55,10 +61,12 @@ impl Ahead {
     /// # Errors
     ///
     /// Why the cluster cannot be found, or its configuration is unusable.
-    pub(super) async fn finish(mut self) -> Result<Found, Failure> {
+    pub(super) async fn finish(self) -> Result<Found, Failure> {
         self.reporter.let_out();
-        (&mut self.reading).await;
-        std::pin::Pin::new(&mut self.reading).take_output().expect("it was awaited and not yet taken")
+        match self.reading.await {
+            Ok(found) => found.expect("it is wanted"),
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        }
     }
 }
 

@@ -112,7 +112,7 @@ fn judge(path: &Path, r#use: Use) -> Option<&'static str> {
     }
     // Nearly everything else in /etc decides who may do what on this machine.
     let first = names[1].as_os_str().to_string_lossy().to_lowercase();
-    if path.starts_with("/etc") && !first.contains("kube") && !first.contains("k8s") {
+    if path.starts_with("/etc") && !["kube", "k8s", "etcd"].iter().any(|own| first.contains(own)) {
         return Some("points into a system tree");
     }
     None
@@ -160,8 +160,14 @@ mod tests {
             assert!(refused.reason.contains(reason), "{path}: {refused}");
             assert!(!refused.to_string().contains('\u{1b}'));
         }
-        for path in ["/etc/kubernetes/pki", "/var/lib/kubelet/x", "/etc/kubelet.d/manifests", "/opt/pki", "/data/pki/"]
-        {
+        for path in [
+            "/etc/kubernetes/pki",
+            "/var/lib/kubelet/x",
+            "/etc/kubelet.d/manifests",
+            "/etc/etcd/pki/ca.crt",
+            "/opt/pki",
+            "/data/pki/",
+        ] {
             check("f", path, Use::Written, &node).unwrap();
         }
         check("f", "/etc/ssl/certs/ca.crt", Use::ReadCertificates, &node).unwrap();

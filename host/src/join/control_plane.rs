@@ -2,10 +2,23 @@
 
 use std::net::IpAddr;
 
+pub mod admin;
+pub mod certs;
+pub mod checks;
+pub mod components;
 pub mod configuration;
+pub mod download_certs;
+pub mod endpoint;
+#[cfg(test)]
+mod fixture;
+pub mod handover;
 pub mod host_files;
+pub mod image_pull;
 pub mod images;
+pub mod kubeconfig;
 pub mod manifests;
+pub mod mark;
+pub mod readiness;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use thiserror::Error;
 use crate::config::JoinSettings;
 use crate::cri::CriError;
 use crate::error::{Diagnose, ExitCode};
+use crate::join::control_plane::mark;
 use crate::join::node_lookup::kubelet_node_name;
 use crate::join::{ClusterConfiguration, JoinContext};
-use crate::node::NodeError;
+use crate::node::{Node, NodeError};
 use crate::patches::{self, PatchError, Patches, Target};
 use crate::yaml;
 
@@ -45,18 +46,22 @@ pub fn instance_config(socket: &str) -> String {
     format!("containerRuntimeEndpoint: {}\n", go::quote(socket))
 }
 
-/// The text of `config.yaml`.
+/// Whether systemd-resolved runs. Without an init system, nothing is known to resolve names.
+pub async fn resolves_by_systemd(node: &Node) -> bool {
+    node.machine().unit_state(SYSTEMD_RESOLVED).await.is_ok_and(|state| state.active)
+}
+
+/// The text of `config.yaml`. `resolved`: see [`resolves_by_systemd`].
 ///
 /// # Errors
 ///
 /// [`KubeletConfigError`].
-pub async fn config(
+pub fn config(
     cluster: &ClusterConfiguration,
     socket: &str,
+    resolved: bool,
     cx: &JoinContext,
 ) -> Result<String, KubeletConfigError> {
-    // Without an init system, nothing is known to resolve names.
-    let resolved = cx.node.machine().unit_state(SYSTEMD_RESOLVED).await.is_ok_and(|state| state.active);
     let mut tree = cluster.kubelet.clone();
     if resolved && tree.get("resolvConf").is_none_or(Value::is_null) {
         tree["resolvConf"] = json!(SYSTEMD_RESOLVED_FILE);
@@ -115,25 +120,42 @@ fn patches(cx: &JoinContext) -> Result<Patches, PatchError> {
     cx.settings.patches.as_deref().map_or_else(|| Ok(Patches::default()), Patches::load)
 }
 
+/// With which flags a kubelet starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// kubeadm's, which stay.
+    Lasting,
+    /// Those of a control plane's first start, with which the Node is registered with its taints and out of the reach of
+    /// load balancers: kubeadm adds both later, and until then workloads may land there.
+    Registering,
+}
+
 /// The text of `kubeadm-flags.env`.
 ///
 /// Ours by name, then the operator's in the order given; one of ours goes where the operator has the same.
-pub fn flags(settings: &JoinSettings, hostname: &str) -> String {
+pub fn flags(settings: &JoinSettings, hostname: &str, start: Start) -> String {
     let node = &settings.node;
     let mut ours = Vec::new();
     let name = kubelet_node_name(settings);
     if name != hostname {
         ours.push(("hostname-override", name.to_owned()));
     }
-    // A worker without a word about taints has none.
-    let taints: Vec<String> = node.taints.iter().flatten().map(taint).collect();
+    let taints = match (&settings.control_plane, start) {
+        // A worker without a word about taints has none.
+        (None, _) => node.taints.clone().unwrap_or_default(),
+        (Some(_), Start::Registering) => mark::taints(node.taints.as_deref()),
+        (Some(_), Start::Lasting) => Vec::new(),
+    };
     if !taints.is_empty() {
-        ours.push(("register-with-taints", taints.join(",")));
+        ours.push(("register-with-taints", taints.iter().map(taint).collect::<Vec<_>>().join(",")));
     }
     let ours = ours.into_iter().filter(|(name, _)| node.kubelet_extra_args.iter().all(|arg| arg.name != *name));
     let ours = ours.map(|(name, value)| format!("--{name}={value}"));
     let theirs = node.kubelet_extra_args.iter().map(|arg| format!("--{}={}", arg.name, arg.value));
-    let all: Vec<String> = ours.chain(theirs).collect();
+    // Repeated, this flag adds to the operator's.
+    let excluded = (settings.control_plane.is_some() && start == Start::Registering)
+        .then(|| format!("--node-labels={}=", mark::EXCLUDE_LABEL));
+    let all: Vec<String> = ours.chain(theirs).chain(excluded).collect();
     format!("KUBELET_KUBEADM_ARGS={}\n", go::quote(&all.join(" ")))
 }
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
-use super::kubelet_config::{self, KubeletConfigError};
+use super::kubelet_config::{self, KubeletConfigError, Start};
 use super::{Access, ClusterConfiguration, JoinContext};
 use crate::error::{Diagnose, ExitCode};
 use crate::journal::{Effect, Record, State};
 use crate::kubeconfig;
-use crate::node::{Change, Node, NodeError, UnitAction};
+use crate::node::{Change, Node, NodeError, UnitAction, UnitState};
 
 /// Phase id of what is told.
 pub const PHASE: &str = "kubelet-start";
@@ -80,20 +80,21 @@ pub fn write_ca(access: &Access, cx: &JoinContext) -> Result<(), KubeletStartErr
 
 /// Stops the kubelet, so that it does not work with half of its files; claims its directory.
 ///
-/// A kubelet that an earlier run of this join started, and that runs, goes on running.
+/// A kubelet that an earlier run of this join started, and that runs, goes on running. Returns what is known of the unit
+/// afterwards, so that [`start`] need not ask again.
 ///
 /// # Errors
 ///
 /// [`KubeletStartError::NoUnit`]: a certificate for a kubelet that cannot be started would only have to be revoked.
 /// [`KubeletStartError::Node`]. A kubelet that cannot be stopped only warns, as in kubeadm: it is restarted later.
-pub async fn stop(cx: &JoinContext) -> Result<(), KubeletStartError> {
+pub async fn stop(cx: &JoinContext) -> Result<Option<UnitState>, KubeletStartError> {
     let step = cx.reporter.step(PHASE, "stop the kubelet");
     let state = match cx.node.machine().unit_state(UNIT).await {
         Ok(state) => state,
         Err(NodeError::NoInit) => {
             claim_directory(&cx.node)?;
             step.skipped("no init system runs here");
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error.into()),
     };
@@ -103,17 +104,20 @@ pub async fn stop(cx: &JoinContext) -> Result<(), KubeletStartError> {
     claim_directory(&cx.node)?;
     if state.active && started_with_its_files(&cx.node.journal().record()) {
         step.unchanged("it runs with what an earlier run wrote");
-        return Ok(());
+        return Ok(Some(state));
     }
     match cx.node.unit(UnitAction::Stop, UNIT).await {
-        Ok(()) => step.done("stopped"),
+        Ok(()) => {
+            step.done("stopped");
+            Ok(Some(UnitState { active: false, ..state }))
+        }
         Err(error @ NodeError::Unit { .. }) => {
             cx.reporter.warn(Some(PHASE), error.to_string());
             step.skipped("it could not be stopped");
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Writes `bootstrap-kubelet.conf`, for `--tls-bootstrap-by=kubelet`; the kubelet will make `kubelet.conf` of it.
@@ -139,16 +143,16 @@ pub fn write_bootstrap_kubeconfig(
     Ok(())
 }
 
-/// Writes `instance-config.yaml` and `config.yaml`.
+/// Writes `instance-config.yaml` and `config.yaml`. `resolved`: whether systemd-resolved runs.
 ///
 /// # Errors
 ///
 /// [`KubeletStartError::Config`], [`KubeletStartError::Node`].
-pub async fn write_config(cluster: &ClusterConfiguration, cx: &JoinContext) -> Result<(), KubeletStartError> {
+pub fn write_config(cluster: &ClusterConfiguration, resolved: bool, cx: &JoinContext) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "write the kubelet's settings");
     claim_directory(&cx.node)?;
     let socket = kubelet_config::runtime_socket(cx)?;
-    let config = kubelet_config::config(cluster, &socket, cx).await?;
+    let config = kubelet_config::config(cluster, &socket, resolved, cx)?;
     let instance = kubelet_config::instance_config(&socket);
     let first = cx.node.ensure_file(Path::new(INSTANCE_CONFIG), instance.as_bytes(), 0o644)?;
     let second = cx.node.ensure_file(Path::new(CONFIG), config.as_bytes(), 0o644)?;
@@ -157,28 +161,33 @@ pub async fn write_config(cluster: &ClusterConfiguration, cx: &JoinContext) -> R
     Ok(())
 }
 
-/// Writes `kubeadm-flags.env`.
+/// Writes `kubeadm-flags.env`. A control plane's kubelet that has not registered its Node yet does so with taints.
 ///
 /// # Errors
 ///
 /// [`KubeletStartError::Node`].
-pub fn write_flags(cx: &JoinContext) -> Result<(), KubeletStartError> {
+pub fn write_flags(start: Start, cx: &JoinContext) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "write the kubelet's flags");
-    let text = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?);
+    let text = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?, start);
     let change = cx.node.ensure_file(Path::new(FLAGS), text.as_bytes(), 0o644)?;
     end(step, change, &[FLAGS]);
     Ok(())
 }
 
 /// Makes the init system read its units again and restarts the kubelet, unless it runs with exactly these files.
+/// `known`: what [`stop`] found; without it the init system is asked.
 ///
 /// # Errors
 ///
 /// [`KubeletStartError::NoUnit`], [`KubeletStartError::Start`] with the kubelet's last log lines,
 /// [`KubeletStartError::Node`].
-pub async fn start(cx: &JoinContext) -> Result<(), KubeletStartError> {
+pub async fn start(known: Option<UnitState>, cx: &JoinContext) -> Result<(), KubeletStartError> {
     let step = cx.reporter.step(PHASE, "start the kubelet");
-    let state = match cx.node.machine().unit_state(UNIT).await {
+    let state = match known {
+        Some(state) => Ok(state),
+        None => cx.node.machine().unit_state(UNIT).await,
+    };
+    let state = match state {
         Ok(state) => state,
         Err(NodeError::NoInit) => {
             cx.reporter.warn(Some(PHASE), "no init system runs here: whatever starts the kubelet must do so now");

@@ -4,25 +4,26 @@
 //! alone, or a join with phases skipped, asks for no more than it uses. A whole join begins to read while the checks of the
 //! machine run, since reading touches nothing; what it sees is told in its turn, and dropped when a check fails.
 
+use futures::future;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use thiserror::Error;
 
 use super::ahead::{Ahead, Reads};
 use super::tls_bootstrap::Registered;
 use super::{
-    Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_start,
-    kubelet_wait, node_lookup, tls_bootstrap,
+    Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_config,
+    kubelet_start, kubelet_wait, node_lookup, tls_bootstrap,
 };
-use crate::config::{Discovery, PHASES, TlsBootstrapBy, Wait};
+use crate::config::{Discovery, PHASES, Part, PhaseName, Roles, TlsBootstrapBy, Wait};
 use crate::error::{Diagnose, ExitCode, Failure};
 use crate::journal::UsedPlugin;
+use crate::node::{Node, UnitState};
 use crate::output::Event;
 use crate::plan::Step;
 use crate::plugin::walls::{MissingWall, Walls};
 use crate::plugin::{CheckStatus, PluginDigest, Plugins, Stage};
 
-/// Phases that do something on a worker.
-const WORKER_PHASES: [&str; 5] = ["preflight", "discovery", "tls-bootstrap", "kubelet-start", "kubelet-wait-bootstrap"];
+mod control_plane;
 
 /// A join under way.
 pub struct Run {
@@ -35,6 +36,10 @@ pub struct Run {
     seen: Option<Option<ApiNode>>,
     identity: Option<NodeIdentity>,
     kubelet_stopped: bool,
+    /// What is known of the kubelet's unit since.
+    kubelet_unit: Option<UnitState>,
+    /// Whether systemd-resolved runs, once asked.
+    resolved: Option<bool>,
 }
 
 /// Failures of the loop itself.
@@ -67,6 +72,11 @@ impl Diagnose for RunError {
 }
 
 impl Run {
+    /// The machine that joins.
+    pub fn node(&self) -> &Node {
+        &self.cx.node
+    }
+
     /// Name of the certificate request that was answered in this run.
     pub fn csr_name(&self) -> Option<&str> {
         self.identity.as_ref()?.csr_name.as_deref()
@@ -88,6 +98,8 @@ impl Run {
             seen: None,
             identity: None,
             kubelet_stopped: false,
+            kubelet_unit: None,
+            resolved: None,
         }
     }
 
@@ -100,13 +112,13 @@ impl Run {
         let runs = |id| !is_skipped(id, &self.cx.settings.skip_phases);
         if runs("preflight") {
             let reads = if runs("tls-bootstrap") || runs("kubelet-start") { Reads::WithNode } else { Reads::Cluster };
-            self.ahead = Some(Ahead::new(reads, &self.cx));
+            self.ahead = Some(Ahead::begin(reads, &self.cx));
         }
         for phase in PHASES {
             if is_skipped(phase.id, &self.cx.settings.skip_phases) {
                 self.cx.reporter.step(phase.id, phase.summary).skipped("`--skip-phases` names it");
-            } else if WORKER_PHASES.contains(&phase.id) {
-                self.phase(phase.id).await?;
+            } else if phase.roles == Roles::Both || (self.is_control_plane() && !phase.is_summary()) {
+                self.phase(phase).await?;
             }
         }
         self.wait().await.map_err(|failure| failure.in_phase("wait"))
@@ -119,28 +131,43 @@ impl Run {
     /// [`RunError::Preflight`], or why the cluster cannot be found where a discovery flag asks for it.
     pub async fn checks_alone(&mut self) -> Result<(), Failure> {
         if !matches!(self.cx.settings.discovery, Discovery::Recorded) {
-            self.ahead = Some(Ahead::new(Reads::Cluster, &self.cx));
+            self.ahead = Some(Ahead::begin(Reads::Cluster, &self.cx));
         }
         self.preflight().await.map_err(|failure| failure.in_phase("preflight"))
     }
 
-    /// One phase by its id. Those of control planes do nothing on a worker, as in kubeadm.
+    /// One phase. Those of control planes do nothing on a worker, as in kubeadm.
     ///
     /// # Errors
     ///
     /// Its failure, with its name.
-    pub async fn phase(&mut self, id: &'static str) -> Result<(), Failure> {
+    pub async fn phase(&mut self, phase: &PhaseName) -> Result<(), Failure> {
+        let id = phase.id;
         if let Some(plan) = self.cx.node.plan() {
             plan.enter(id);
         }
-        let ended = match id {
-            "preflight" => self.preflight().await,
-            "discovery" => self.discovery().await,
-            "tls-bootstrap" => self.tls_bootstrap().await,
-            "kubelet-start" => self.kubelet_start().await,
-            "kubelet-wait-bootstrap" => self.kubelet_wait().await,
-            _ => {
+        let ended = match phase.part {
+            Some(Part::Preflight) => self.preflight().await,
+            Some(Part::Discovery) => self.discovery().await,
+            Some(Part::TlsBootstrap) => self.tls_bootstrap().await,
+            Some(Part::KubeletStart) => self.kubelet_start().await,
+            Some(Part::KubeletWait) => self.kubelet_wait().await,
+            Some(_) if phase.roles == Roles::ControlPlane && !self.is_control_plane() => {
                 self.cx.reporter.step(id, "nothing to do").skipped("it belongs to control planes");
+                Ok(())
+            }
+            Some(Part::PrepareAll) => self.prepare_all().await,
+            Some(Part::DownloadCerts) => self.download_certs().await,
+            Some(Part::Certs) => self.certs().await,
+            Some(Part::Kubeconfig) => self.kubeconfig().await,
+            Some(Part::Manifests) => self.manifests().await,
+            Some(Part::CheckEtcd) => self.check_etcd().await,
+            Some(Part::EtcdJoin) => self.etcd_join().await,
+            Some(Part::Publish) => self.publish().await,
+            Some(Part::Mark) => self.mark().await,
+            Some(Part::WaitControlPlane) => self.wait_control_plane().await,
+            None => {
+                self.cx.reporter.step(id, "nothing to do").skipped("its children are run");
                 Ok(())
             }
         };
@@ -163,8 +190,15 @@ impl Run {
             return Ok(());
         }
         let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
-        self.plugins.learn("cluster-version", cluster.kubernetes_version);
-        self.checks(Stage::Cluster).await
+        self.plugins.learn([("cluster-version", cluster.kubernetes_version)]);
+        if self.is_control_plane() {
+            self.control_plane_readiness().await?;
+        }
+        self.checks(Stage::Cluster).await?;
+        if self.is_control_plane() {
+            self.pull_images().await?;
+        }
+        Ok(())
     }
 
     /// Says what stood around the plugins that ran, and in a dry run what did not.
@@ -187,11 +221,7 @@ impl Run {
             self.cx.node.journal().use_plugin(UsedPlugin { name, version, digest });
         }
         let step = self.cx.reporter.step("preflight", stage.title());
-        let checking = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter);
-        let results = match &mut self.ahead {
-            Some(ahead) => ahead.beside(checking).await,
-            None => checking.await,
-        };
+        let results = self.plugins.run_stage(stage, &self.cx.settings.ignore, &self.cx.reporter).await;
         let failed: Vec<String> =
             results.iter().filter(|check| check.status == CheckStatus::Failed).map(|check| check.id.clone()).collect();
         if !failed.is_empty() {
@@ -248,7 +278,7 @@ impl Run {
         let (access, cluster) = self.cluster().await?;
         if !self.kubelet_stopped {
             node_lookup::ensure_name_is_free(&access, &cluster, self.seen.take(), &self.cx).await?;
-            kubelet_start::stop(&self.cx).await?;
+            self.kubelet_unit = kubelet_start::stop(&self.cx).await?;
             kubelet_start::write_ca(&access, &self.cx)?;
             self.kubelet_stopped = true;
         }
@@ -262,7 +292,11 @@ impl Run {
             return Ok(());
         }
         let (access, cluster) = self.stop_kubelet().await?;
-        self.identity = Some(tls_bootstrap::by_host(&access, &cluster, &self.cx).await?);
+        // While the cluster answers, this machine can.
+        let bootstrap = tls_bootstrap::by_host(&access, &cluster, &self.cx);
+        let (identity, resolved) = future::join(bootstrap, kubelet_config::resolves_by_systemd(&self.cx.node)).await;
+        self.identity = Some(identity?);
+        self.resolved = Some(resolved);
         Ok(())
     }
 
@@ -271,9 +305,14 @@ impl Run {
         if self.cx.settings.tls_bootstrap_by == TlsBootstrapBy::Kubelet {
             kubelet_start::write_bootstrap_kubeconfig(&access, &cluster, &self.cx)?;
         }
-        kubelet_start::write_config(&cluster, &self.cx).await?;
-        kubelet_start::write_flags(&self.cx)?;
-        kubelet_start::start(&self.cx).await?;
+        let resolved = match self.resolved {
+            Some(resolved) => resolved,
+            None => kubelet_config::resolves_by_systemd(&self.cx.node).await,
+        };
+        kubelet_start::write_config(&cluster, resolved, &self.cx)?;
+        let start = self.kubelet_flags().await?;
+        kubelet_start::write_flags(start, &self.cx)?;
+        kubelet_start::start(self.kubelet_unit.take(), &self.cx).await?;
         Ok(())
     }
 
@@ -323,12 +362,5 @@ mod tests {
         assert!(!is_skipped("control-plane-prepare", &skip(&["control-plane-prepare/certs"])));
         assert!(!is_skipped("kubelet-wait-bootstrap", &skip(&["kubelet-start"])));
         assert!(is_skipped("tls-bootstrap", &skip(&["kubelet-start"])));
-    }
-
-    #[test]
-    fn every_worker_phase_is_in_the_list() {
-        for id in WORKER_PHASES {
-            assert!(PHASES.iter().any(|phase| phase.id == id), "{id}");
-        }
     }
 }

@@ -53,6 +53,14 @@ pub enum Effect {
         /// Its name.
         name: String,
     },
+    /// A member of etcd is added. Its id is known when it is there, and stands in the line of the completion.
+    EtcdMember {
+        /// `https://host:2380`: by this it is found where the answer was lost.
+        peer_url: String,
+        /// Hexadecimal digits; none: not known yet.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        id: Option<String>,
+    },
     /// A directory was empty or absent before the join, so that a reset may empty it.
     WasEmpty {
         /// Absolute, without `--root`.
@@ -77,26 +85,27 @@ impl Effect {
             | Self::Removal { path }
             | Self::WasEmpty { path, .. }
             | Self::Delegated { path } => Some(path),
-            Self::Unit { .. } | Self::ApiObject { .. } => None,
+            Self::Unit { .. } | Self::ApiObject { .. } | Self::EtcdMember { .. } => None,
         }
     }
 }
 
 /// Whether a line reaches the disk before the call returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Durability {
-    /// And every file that was written before.
-    AfterFiles,
-    Synced,
     /// The next sync takes it along: a lost completion is found again by its intent, and a lost line that stands for no
     /// effect of its own goes with what comes after it.
     Buffered,
+    Synced,
+    /// And every file that was written before.
+    AfterFiles,
 }
 
 impl Effect {
     pub(super) fn durability(&self) -> Durability {
         match self {
-            Self::ApiObject { .. } => Durability::AfterFiles,
+            Self::ApiObject { .. } | Self::EtcdMember { .. } => Durability::AfterFiles,
             Self::Unit { action, .. } if action == "daemon-reload" => Durability::Buffered,
             Self::Unit { .. } => Durability::AfterFiles,
             Self::WasEmpty { .. } | Self::Delegated { .. } => Durability::Buffered,

@@ -77,6 +77,11 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Code of [`JournalError::InProgress`].
+    pub const IN_PROGRESS: &'static str = "join-in-progress";
+}
+
 impl Diagnose for JournalError {
     fn code(&self) -> &'static str {
         match self {
@@ -88,7 +93,7 @@ impl Diagnose for JournalError {
             Self::Read { .. } => "journal-read",
             Self::Damaged { .. } => "journal-damaged",
             Self::Newer { .. } => "journal-newer",
-            Self::InProgress { .. } => "join-in-progress",
+            Self::InProgress { .. } => Self::IN_PROGRESS,
             Self::OtherNode { .. } => "journal-other-node",
             Self::OtherCluster { .. } => "journal-other-cluster",
         }

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, JournalError, VERSION};
+use super::{Effect, EntryId, JournalError, VERSION};
 
 /// Largest record that is read; a join writes about 10 KB.
 const MAX_BYTES: u64 = 16 << 20;
@@ -43,13 +43,22 @@ pub(super) enum What {
     /// An effect is about to be made.
     Intent(Effect),
     /// It was made.
-    Done,
+    Done(Made),
     /// It was looked at later and found not to have been made.
     Void,
     /// Everything the join was asked for is true.
     Finished,
     /// A reset has begun: nothing may be relied on any more.
     Resetting,
+}
+
+/// What is known of an effect only when it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Made {
+    /// Of a member of etcd, hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) member_id: Option<String>,
 }
 
 /// How a run began.
@@ -221,6 +230,16 @@ impl Record {
         names.collect()
     }
 
+    /// The latest member of etcd that was added, or may have been: its number, peer URL and, where known, id.
+    pub fn etcd_member(&self) -> Option<(EntryId, &str, Option<&str>)> {
+        self.effects.iter().rev().find_map(|recorded| match &recorded.effect {
+            Effect::EtcdMember { peer_url, id } if recorded.state != State::Void => {
+                Some((EntryId(recorded.seq), peer_url.as_str(), id.as_deref()))
+            }
+            _ => None,
+        })
+    }
+
     pub(super) fn next_seq(&self) -> u64 {
         self.last_seq + 1
     }
@@ -244,7 +263,14 @@ impl Record {
                 self.finished = false;
                 self.effects.push(Recorded { seq: line.seq, effect, state: State::Intended });
             }
-            What::Done => self.mark(line.seq, State::Done),
+            What::Done(made) => {
+                self.mark(line.seq, State::Done);
+                let of = self.effects.iter_mut().rev().find(|recorded| recorded.seq == line.seq);
+                if let (Some(Recorded { effect: Effect::EtcdMember { id, .. }, .. }), Some(made)) = (of, made.member_id)
+                {
+                    *id = Some(made);
+                }
+            }
             What::Void => self.mark(line.seq, State::Void),
             What::Finished => self.finished = true,
             What::Resetting => {

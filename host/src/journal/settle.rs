@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::record::{Line, State, What};
+use super::record::{Line, Made, State, What};
 use super::{Durability, Effect, Inner, JournalError};
 
-/// Writes for each open intent on a file whether its effect was made. Units and API objects stay open: the phase that
+/// Writes for each open intent on a file whether its effect was made. Units, API objects and etcd's members stay open: the phase that
 /// made them asks the init system or the cluster.
 pub(super) fn settle(inner: &mut Inner, root: &Path) -> Result<(), JournalError> {
     let open: Vec<(u64, Effect)> = inner
@@ -18,7 +18,7 @@ pub(super) fn settle(inner: &mut Inner, root: &Path) -> Result<(), JournalError>
         .collect();
     for (seq, effect) in open {
         let what = match made(root, &effect) {
-            Some(true) => What::Done,
+            Some(true) => What::Done(Made::default()),
             Some(false) => What::Void,
             None => continue,
         };
@@ -39,6 +39,6 @@ fn made(root: &Path, effect: &Effect) -> Option<bool> {
         Effect::Removal { path } => Some(fs::symlink_metadata(at(path)).is_err()),
         // The line is all there is to them.
         Effect::WasEmpty { .. } | Effect::Delegated { .. } => Some(true),
-        Effect::Unit { .. } | Effect::ApiObject { .. } => None,
+        Effect::Unit { .. } | Effect::ApiObject { .. } | Effect::EtcdMember { .. } => None,
     }
 }

@@ -54,6 +54,38 @@ fn a_record_is_private_and_begins_with_its_run() {
 }
 
 #[test]
+fn an_etcd_members_id_follows_its_peer_url() {
+    let root = tempfile::tempdir().unwrap();
+    let url = "https://192.0.2.12:2380";
+    let effect = || Effect::EtcdMember { peer_url: url.into(), id: None };
+    {
+        let journal = open(root.path());
+        assert!(journal.record().etcd_member().is_none());
+        let lost = journal.intend(effect()).unwrap();
+        assert_eq!(journal.record().etcd_member(), Some((lost, url, None)));
+    }
+    {
+        // What came of it is not on the disk: it stays open.
+        let journal = open(root.path());
+        let (entry, _, id) = journal.earlier().etcd_member().unwrap();
+        assert_eq!(id, None);
+        journal.complete_member(entry, "8e9e05c52164694d").unwrap();
+    }
+    let journal = open(root.path());
+    let record = journal.earlier();
+    let (entry, found, id) = record.etcd_member().unwrap();
+    assert_eq!((found, id), (url, Some("8e9e05c52164694d")));
+    assert_eq!(record.effects.len(), 1);
+    assert!(text(root.path()).contains(r#""kind":"done","memberId":"8e9e05c52164694d""#));
+    // The latest counts, and one that came to nothing does not.
+    let refused = journal.intend(effect()).unwrap();
+    assert_ne!(refused, entry);
+    assert_eq!(journal.record().etcd_member(), Some((refused, url, None)));
+    journal.void(refused).unwrap();
+    assert_eq!(journal.record().etcd_member(), Some((entry, url, Some("8e9e05c52164694d"))));
+}
+
+#[test]
 fn a_second_run_reads_what_the_first_one_did() {
     let root = tempfile::tempdir().unwrap();
     {

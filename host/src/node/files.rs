@@ -39,20 +39,20 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Replaces a file or makes it. Whatever fails, the old file is as it was and nothing else is left. The directory is
-/// not synced: after a power cut the old file may be back.
+/// Replaces a file or makes it. Whatever fails, the old file is as it was and nothing else is left.
 pub(super) fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = temporary(path);
-    let written = write_temporary(&temporary, path, content, mode).and_then(|()| fs::rename(&temporary, path));
+    let written = write_temporary(path, content, mode).and_then(|()| appear(path));
     if written.is_err() {
         // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
+        let _ = abandon(path);
     }
     written
 }
 
-fn write_temporary(temporary: &Path, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    remove_if_there(temporary)?;
+/// Writes what a file will hold under its temporary name, synced. [`appear`] or [`abandon`] follows.
+pub(super) fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary(path);
+    remove_if_there(&temporary)?;
     // Narrow until it has its owner: the content may be secret.
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(content)?;
@@ -64,6 +64,17 @@ fn write_temporary(temporary: &Path, path: &Path, content: &[u8], mode: u32) -> 
     }
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()
+}
+
+/// Replaces a file, or makes it, by what was written under its temporary name. The directory is not synced: after a power
+/// cut the old file may be back.
+pub(super) fn appear(path: &Path) -> io::Result<()> {
+    fs::rename(temporary(path), path)
+}
+
+/// Removes what was written under a temporary name.
+pub(super) fn abandon(path: &Path) -> io::Result<()> {
+    remove_if_there(&temporary(path))
 }
 
 pub(super) fn link(path: &Path, target: &Path) -> io::Result<()> {

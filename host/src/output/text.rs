@@ -22,7 +22,8 @@ pub(super) fn line(event: &Event, since_start: Duration, verbose: bool) -> Optio
             format!("{at}  {phase}warning: {}", printable(message))
         }
         Event::Walls { walls } => {
-            let missing = walls.all_missing().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let missing = if verbose { walls.all_missing() } else { walls.unexpected() };
+            let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             if missing.is_empty() && !verbose {
                 return None;
             }

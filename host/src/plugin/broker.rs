@@ -85,6 +85,12 @@ impl Broker {
                 }
                 HostAnswer::Content(Bytes(content))
             }
+            Ask::Entries(path) => {
+                let path = verify_path(path)?;
+                let max_bytes = self.grants.file(path, Access::Read)?.max_bytes;
+                let permits = |path: &Path| self.grants.file(path, Access::Read).is_ok();
+                HostAnswer::Entries(self.facts.entries(FileRequest { path, permits: &permits, max_bytes }).await?)
+            }
             Ask::Run { program, arguments, secret } => self.run(program, arguments, secret.as_deref()).await?,
             Ask::Fetch(request) => {
                 let network = self.facts.network();
@@ -167,7 +173,7 @@ fn verify_fact(request: &FactRequest) -> Result<(), HostError> {
                 && !parameter.starts_with(['.', '/'])
                 && parameter.split(['.', '/']).all(|part| !part.is_empty())
         }
-        FactRequest::TcpPort { port } => *port != 0,
+        FactRequest::TcpPort { port, .. } => *port != 0,
         FactRequest::Unit { name: unit } => name(unit, b"_.@:-"),
         FactRequest::Executable { name: program } => name(program, b"_.+-") && !program.starts_with('.'),
         FactRequest::ProxyFor { url } => {
@@ -204,3 +210,6 @@ fn verify_path(text: &str) -> Result<&Path, HostError> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests;

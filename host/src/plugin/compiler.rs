@@ -3,6 +3,7 @@
 //! A hostile component may make the compiler slow, large or wrong; what it could reach there is one socket and the
 //! native code of that same component.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::code::NativeCode;
 use super::confine::{self, HelperUid};
 use super::limits::{COMPILE_TIME, COMPONENT_BYTES, FRAME_FROM_RUNNER, NATIVE_BYTES};
 use super::lock::LockError;
@@ -40,27 +42,31 @@ pub(super) enum CompileError {
 }
 
 /// Native code for this CPU: that of the launcher's store, else made now and, where the store has the component, kept there.
-pub(super) async fn obtain(
+pub(super) async fn obtain<'a>(
     launcher: &Launcher,
     index: usize,
-    component: &[u8],
+    digest: &Digest,
+    component: impl FnOnce() -> Result<Cow<'a, [u8]>, CompileError>,
     log: &(dyn Fn(LogLevel, &str) + Sync),
-) -> Result<Vec<u8>, CompileError> {
-    let digest = Digest::of(component);
-    let Some(store) = launcher.store.as_ref().filter(|store| store.holds(&digest)) else {
-        return compile(launcher, index, component).await;
+) -> Result<NativeCode, CompileError> {
+    let in_memory = |code: Vec<u8>| {
+        NativeCode::in_memory(code.as_slice())
+            .map_err(|error| CompileError::Failed(format!("its output cannot be kept in memory: {error}")))
     };
-    match store.native(&digest) {
+    let Some(store) = launcher.store.as_ref().filter(|store| store.holds(digest)) else {
+        return in_memory(compile(launcher, index, &component()?).await?);
+    };
+    match store.native(digest) {
         Stored::Code(code) => return Ok(code),
         Stored::Tampered => log(LogLevel::Warn, "its stored native code was changed; compiling afresh"),
         Stored::Absent => {}
     }
-    let code = compile(launcher, index, component).await?;
-    if let Err(error) = store.put_native(&digest, &code) {
+    let code = compile(launcher, index, &component()?).await?;
+    if let Err(error) = store.put_native(digest, &code) {
         // The next run compiles again, that is all.
         log(LogLevel::Debug, &crate::error::Failure::from(LockError::from(error)).message());
     }
-    Ok(code)
+    in_memory(code)
 }
 
 /// Compiles a component into the launcher's store, where it is not there yet.
@@ -69,7 +75,7 @@ pub(super) async fn obtain(
 ///
 /// [`LockError::Compile`].
 pub async fn compile_into(launcher: &Launcher, name: &str, component: &[u8]) -> Result<(), LockError> {
-    let made = obtain(launcher, 0, component, &|_, _| {}).await;
+    let made = obtain(launcher, 0, &Digest::of(component), || Ok(component.into()), &|_, _| {}).await;
     made.map(|_| ()).map_err(|error| LockError::Compile { name: name.to_owned(), reason: error.to_string() })
 }
 

@@ -189,11 +189,12 @@ impl host_facts::Host for Guest {
     }
 
     async fn tcp_port(&mut self, port: u16) -> Result<host_facts::PortState, types::Error> {
-        fact!(self, FactRequest::TcpPort { port }, Fact::TcpPort(state) => match state {
-            PortState::Free => host_facts::PortState::Free,
-            PortState::InUse => host_facts::PortState::InUse,
-            PortState::Ours => host_facts::PortState::Ours,
-        })
+        self.port_state(None, port).await
+    }
+
+    async fn tcp_port_on(&mut self, address: String, port: u16) -> Result<host_facts::PortState, types::Error> {
+        let invalid = || types::Error { code: "invalid".into(), message: "no IP address".into(), retryable: false };
+        self.port_state(Some(address.parse().map_err(|_| invalid())?), port).await
     }
 
     async fn interfaces(&mut self) -> Result<Vec<host_facts::NetworkInterface>, types::Error> {
@@ -245,6 +246,20 @@ impl host_facts::Host for Guest {
     }
 }
 
+impl Guest {
+    async fn port_state(
+        &mut self,
+        address: Option<std::net::IpAddr>,
+        port: u16,
+    ) -> Result<host_facts::PortState, types::Error> {
+        fact!(self, FactRequest::TcpPort { address, port }, Fact::TcpPort(state) => match state {
+            PortState::Free => host_facts::PortState::Free,
+            PortState::InUse => host_facts::PortState::InUse,
+            PortState::Ours => host_facts::PortState::Ours,
+        })
+    }
+}
+
 impl files::Host for Guest {
     async fn stat(&mut self, path: String) -> Result<Option<files::FileInfo>, types::Error> {
         let HostAnswer::Stat(found) = self.ask(Ask::Stat(path)).await? else { return Err(mismatched()) };
@@ -265,6 +280,13 @@ impl files::Host for Guest {
     async fn read(&mut self, path: String) -> Result<Vec<u8>, types::Error> {
         match self.ask(Ask::Read(path)).await? {
             HostAnswer::Content(content) => Ok(content.0),
+            _ => Err(mismatched()),
+        }
+    }
+
+    async fn entries(&mut self, path: String) -> Result<Vec<String>, types::Error> {
+        match self.ask(Ask::Entries(path)).await? {
+            HostAnswer::Entries(names) => Ok(names),
             _ => Err(mismatched()),
         }
     }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::error::{PluginError, Unfit};
 use super::{manifest, stage};
 use crate::error::{Diagnose, ExitCode};
+use crate::registry::Digest;
 
 /// A component that stays as it is.
 #[derive(Debug, Error)]
@@ -66,12 +67,12 @@ impl Diagnose for EmbedError {
 /// [`EmbedError`]; nothing is written then.
 pub fn embed(component: &Path, manifest: &Path, output: &Path) -> Result<String, EmbedError> {
     let name = component.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut whole = stage::read(&name, component)?.to_vec();
+    let mut whole = stage::read(&name, component)?;
     let text = std::fs::read(manifest).map_err(|source| EmbedError::Read { path: manifest.to_owned(), source })?;
     append(&mut whole, &text);
     manifest::inspect(&whole).map_err(|reason| PluginError::Unfit { plugin: name, reason })?;
     write(output, &whole).map_err(|source| EmbedError::Write { path: output.to_owned(), source })?;
-    Ok(stage::digest(&whole))
+    Ok(Digest::of(&whole).into())
 }
 
 /// A custom section: id 0, then name and content, each with its length in LEB128.

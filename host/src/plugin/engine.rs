@@ -1,9 +1,12 @@
 //! The engine: one configuration for whoever compiles and whoever runs, so that one's output fits the other.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use wasmtime::{Config, Engine};
+
+use super::native::MappedCode;
 
 /// A guest that computes gives way this often, so that deadlines fire and checks share the thread.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -28,6 +31,7 @@ pub(super) fn new(cpu: Cpu) -> wasmtime::Result<Engine> {
         config.target(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH))?;
     }
     config
+        .with_custom_code_memory(Some(Arc::new(MappedCode)))
         .epoch_interruption(true)
         // A copy-on-write image needs a memory file, which a runner cannot make; for one call a store, copying is as fast.
         .memory_init_cow(false)

@@ -9,10 +9,12 @@ use serde::Serialize;
 
 use super::files;
 use super::grants::{
-    Access, DeniedBy, Effective, FileGrant, Grant, HttpAllowance, NetHost, ProbeAllowance, address_class,
+    Access, DeniedBy, Effective, FileGrant, Grant, HttpAllowance, HttpUrl, NetHost, ProbeAllowance, Scheme,
+    address_class,
 };
 use crate::config::SecretSource;
 use crate::facts::{FactRequest, FileRequest};
+use crate::network::{Network as _, SystemNetwork};
 
 /// Names that are told of one pattern.
 const SHOWN: usize = 100;
@@ -75,10 +77,7 @@ pub async fn explain(effective: &Effective, secrets: &BTreeMap<String, SecretSou
                 let mut allowances =
                     http.methods.iter().filter_map(|method| effective.http(method, http.url.url()).ok());
                 match allowances.next_back() {
-                    Some(allowance) => {
-                        let allows = |address| HttpAllowance::allows_address(&allowance, address);
-                        addresses(&http.url.url().host, http.url.url().port, allows).await
-                    }
+                    Some(allowance) => requests(http.url.url(), &allowance).await,
                     None => vec![Target::no(&http.url.to_string(), "only parts of it are granted")],
                 }
             }
@@ -201,6 +200,23 @@ fn program(path: &Path, user: &str) -> Target {
         Ok(_) => Target::yes(&name, format!("runs as `{user}` where the host is root")),
         Err(error) => Target::no(&name, &error.message),
     }
+}
+
+/// Where requests to a URL lead, and whether the environment's proxy is between.
+async fn requests(url: &HttpUrl, allowance: &HttpAllowance) -> Vec<Target> {
+    let host = url.host.to_string();
+    let proxy = (url.scheme == Scheme::Https).then(|| SystemNetwork.proxy_for(&host, url.port)).flatten();
+    let Some(proxy) = proxy else {
+        return addresses(&url.host, url.port, |address| allowance.allows_address(address)).await;
+    };
+    if matches!(url.host, NetHost::Name(_)) && allowance.leaves_names_to_proxy() {
+        return vec![Target::yes(&host, format!("wherever the proxy `{proxy}` lets it lead"))];
+    }
+    let mut targets = addresses(&url.host, url.port, |address| allowance.allows_address(address)).await;
+    for target in targets.iter_mut().filter(|it| it.reachable) {
+        target.note = format!("{}, through the proxy `{proxy}`", target.note);
+    }
+    targets
 }
 
 async fn addresses(

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use super::broker::failed;
-use crate::facts::{FileInfo, FileKind, FileRequest, HostError};
+use crate::facts::{FileInfo, FileKind, FileRequest, HostError, MAX_ENTRIES};
 
 /// Links followed for one path, as the kernel's own limit.
 const LINKS: usize = 40;
@@ -71,6 +71,32 @@ pub fn read(request: FileRequest<'_>) -> Result<Vec<u8>, HostError> {
         return Err(never(&found.path));
     }
     Ok(content)
+}
+
+/// Names in a directory, sorted.
+///
+/// # Errors
+///
+/// As [`stat`]; also `not-found`, `invalid` for what is no directory, and `too-large` beyond [`MAX_ENTRIES`].
+pub fn entries(request: FileRequest<'_>) -> Result<Vec<String>, HostError> {
+    let shown = request.path.display();
+    let Some(found) = open(request)? else {
+        return Err(failed("not-found", format!("there is no `{shown}`")));
+    };
+    if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
+        return Err(failed("invalid", format!("`{shown}` is not a directory")));
+    }
+    let listed = std::fs::read_dir(format!("/proc/self/fd/{}", found.file.as_raw_fd()));
+    let mut names = Vec::new();
+    for entry in listed.map_err(|e| unavailable(&found.path, &e))? {
+        if names.len() == MAX_ENTRIES {
+            return Err(failed("too-large", format!("more than {MAX_ENTRIES} entries are in `{shown}`")));
+        }
+        let entry = entry.map_err(|e| unavailable(&found.path, &e))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 struct Found {

@@ -118,7 +118,8 @@ impl Grants {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| GrantError::Syntax(error.to_string().trim_end().to_owned()))
+        serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false })
+            .map_err(|error| GrantError::Syntax(error.to_string().trim_end().to_owned()))
     }
 
     /// Whether nothing is granted.
@@ -137,17 +138,11 @@ impl Grants {
         self.trust_root = self.trust_root.take().or(other.trust_root);
     }
 
-    /// Puts values of the join in the place of `{name}` in file paths. Only the built-in plugin's manifest may have
-    /// placeholders.
-    ///
-    /// # Errors
-    ///
-    /// [`PatternError::Placeholder`] for an unknown name or a value that is no path.
-    pub fn fill(&mut self, values: &BTreeMap<String, String>) -> Result<(), PatternError> {
-        for file in &mut self.files {
-            file.path = file.path.filled(values)?;
-        }
-        Ok(())
+    /// Puts values of the join in the place of `{name}` in file paths; a line whose value is not known (yet) grants
+    /// nothing. Only the built-in plugin's manifest may have placeholders.
+    pub fn filled(&self, values: &BTreeMap<String, String>) -> Self {
+        let filled = |file: &FileGrant| file.path.filled(values).map(|path| FileGrant { path, ..file.clone() });
+        Self { files: self.files.iter().filter_map(filled).collect(), ..self.clone() }
     }
 }
 
@@ -237,6 +232,46 @@ mod tests {
             let error = Grants::parse(bad).unwrap_err().to_string();
             assert!(error.contains(expected), "{bad:?}: {error}");
             assert!(error.contains("line"), "no place: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_granted_is_empty_and_anything_is_not() {
+        assert!(Grants::default().is_empty() && Grants::parse("facts: []").unwrap().is_empty());
+        assert!(!Grants::parse("trust-root: true").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_placeholder_is_filled_with_a_path_and_nothing_else() {
+        let filled = |path: &str, value: &str| {
+            let mut grants = Grants::parse(&format!("files: [{{path: '{path}'}}]")).unwrap();
+            assert_eq!(grants.files[0].path.has_placeholder(), path.contains('{'));
+            grants.fill(&[("dir".to_owned(), value.to_owned())].into()).map(|()| grants.files[0].path.to_string())
+        };
+        assert_eq!(filled("{dir}/a", "/etc/x").unwrap(), "/etc/x/a");
+        assert_eq!(filled("/b/{dir}/{dir}", "x").unwrap(), "/b/x/x");
+        assert_eq!(filled("/plain", "x").unwrap(), "/plain");
+        for (path, value) in
+            [("{dir}/a", "x"), ("{dir}", "/a/*"), ("{dir}", "/{dir}"), ("/a/{dir}", ".."), ("/a/{other}", "x")]
+        {
+            assert!(matches!(filled(path, value), Err(PatternError::Placeholder { .. })), "{path} {value}");
+        }
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        for (text, milliseconds) in [("250ms", 250), ("3s", 3000), ("2m", 120_000), ("0s", 0)] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        for bad in ["", "s", "5", "5h", "-5s", "1.5s", "4294967296s", "5 s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        let read = |text: &str| size("it", Some(Size::Text(text.into())), 2 << 20).ok().flatten();
+        for (text, bytes) in [("1", 1), ("3Ki", 3 << 10), ("2Mi", 2 << 20)] {
+            assert_eq!(read(text), Some(bytes), "{text}");
+        }
+        for bad in ["0", "2049Ki", "3Mi", "1Gi", "", "Ki", "-1", "18014398509481985Ki"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::answers::Verdict;
+use super::answers::{RawJudgement, Verdict};
 use super::ask::Asked;
 use super::csr::CertificateRequest;
 use super::error::PluginError;
@@ -40,22 +40,25 @@ impl Plugins {
         reporter: &Reporter,
     ) -> Result<Asked<Judgement>, PluginError> {
         let plugin = self.of_kind(name, Kind::Approval)?;
-        let read = |outcome| match outcome {
-            Outcome::Judgement(raw) => {
-                raw.verify().map_err(|message| ("oversized".to_owned(), message))?;
-                let wait = raw.retry_after_seconds.filter(|_| raw.verdict == Verdict::Defer);
-                let evidence = raw.evidence.iter().chain(&raw.extra);
-                Ok(Judgement {
-                    verdict: raw.verdict,
-                    reason: raw.reason,
-                    message: printable(&raw.message),
-                    retry_after: wait.map(|seconds| Duration::from_secs(seconds.into())),
-                    evidence: evidence.map(|(name, value)| (printable(name), printable(value))).collect(),
-                })
-            }
+        let taken = |outcome| match outcome {
+            Outcome::Judgement(raw) => read(raw),
             _ => Err(("protocol".to_owned(), "it answered something else".to_owned())),
         };
         let approves = |judgement: &Judgement| judgement.verdict == Verdict::Approve;
-        Ok(self.ask(plugin, Export::Review(request.map(Box::new)), reporter, read, approves).await)
+        Ok(self.ask(plugin, Export::Review(request.map(Box::new)), reporter, taken, approves).await)
     }
+}
+
+/// Checks the bounds of a judgement and makes its texts printable; else how the hook broke, and what was seen.
+pub(super) fn read(raw: RawJudgement) -> Result<Judgement, (String, String)> {
+    raw.verify().map_err(|message| ("oversized".to_owned(), message))?;
+    let wait = raw.retry_after_seconds.filter(|_| raw.verdict == Verdict::Defer);
+    let evidence = raw.evidence.iter().chain(&raw.extra);
+    Ok(Judgement {
+        verdict: raw.verdict,
+        reason: raw.reason,
+        message: printable(&raw.message),
+        retry_after: wait.map(|seconds| Duration::from_secs(seconds.into())),
+        evidence: evidence.map(|(name, value)| (printable(name), printable(value))).collect(),
+    })
 }

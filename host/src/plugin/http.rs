@@ -1,6 +1,6 @@
 //! The HTTP client that plugins use through the broker: one request, one answer, each bounded.
 //!
-//! The URL must match a grant, its name is resolved once and each address is looked at ([`dial`]). Redirects are not
+//! The URL must match a grant, its name is resolved once and each address is looked at ([`dial`]), with a proxy or without. Redirects are not
 //! followed: a plugin that follows one asks again, and the broker looks again. What frames a message is never the
 //! guest's to say.
 
@@ -16,11 +16,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::broker::{Refusal, failed};
 use super::dial;
-use super::grants::{Effective, HttpAllowance, HttpUrl, METHODS, Scheme, SecretUse, is_framing};
+use super::grants::{Effective, HttpAllowance, HttpUrl, METHODS, NetHost, Scheme, SecretUse, is_framing};
 use super::limits::{
     HTTP_ANSWER_HEADER_BYTES, HTTP_ANSWER_HEADERS, HTTP_HEADER_BYTES, HTTP_HEADER_VALUE, HTTP_HEADERS, HTTP_TIME,
     HTTP_TIME_MAX,
@@ -109,12 +110,12 @@ async fn exchange(
         url.path_and_query().parse().map_err(|_| HostError::invalid("the URL has a malformed path or query"))?;
     *message.headers_mut() = headers;
 
-    let dialled = dial::dial(network, &url.host, url.port, |address| allowance.allows_address(address)).await?;
+    let stream = connect(network, &url, &allowance).await?;
     let stream: Box<dyn Stream> = match url.scheme {
-        Scheme::Http => Box::new(dialled.stream),
+        Scheme::Http => Box::new(stream),
         Scheme::Https => {
             let connector = TlsConnector::from(Arc::new(config(network)));
-            let connected = connector.connect(server_name(&url.host)?, dialled.stream).await;
+            let connected = connector.connect(server_name(&url.host)?, stream).await;
             Box::new(connected.map_err(|error| {
                 let problem = tls::problem(&error).to_string();
                 HostError::unavailable(format!("no trust in `{}`: {}", url.authority(), shown(&problem)))
@@ -123,6 +124,32 @@ async fn exchange(
     };
     let answer = send(stream, message, &allowance).await?;
     without(answer, &secrets, &allowance)
+}
+
+/// Directly, or through the environment's proxy. That is for https alone: plain http would show it everything.
+async fn connect(network: &dyn Network, url: &HttpUrl, allowance: &HttpAllowance) -> Result<TcpStream, Refusal> {
+    let proxy = match url.scheme {
+        Scheme::Https => network.proxy_for(&url.host.to_string(), url.port),
+        Scheme::Http => None,
+    };
+    if let (Some(proxy), NetHost::Name(name)) = (&proxy, &url.host)
+        && allowance.leaves_names_to_proxy()
+    {
+        let tunnel = dial::through(network, proxy, &format!("{name}:{}", url.port)).await;
+        return tunnel.map_err(|error| {
+            HostError { retryable: true, ..HostError::unavailable(format!("cannot connect: {error}")) }.into()
+        });
+    }
+    let allows = |address| allowance.allows_address(address);
+    match dial::dial(network, &url.host, url.port, proxy.as_ref(), allows).await {
+        Ok(dialled) => Ok(dialled.stream),
+        Err(Refusal::Failed(error)) if error.code == "not-found" && proxy.is_some() => {
+            let line = allowance.line_for_proxy();
+            let message = format!("{}; the proxy looks it up where the operator allows {line}", error.message);
+            Err(HostError { message, ..error }.into())
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 fn config(network: &dyn Network) -> ClientConfig {

@@ -11,6 +11,7 @@ use super::leaks::{Leak, leaks};
 use super::manifest::Inspected;
 use super::{manifest, stage};
 use crate::output::printable;
+use crate::registry::Digest;
 
 /// A component as its file shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,7 +139,7 @@ pub fn inspect(name: &str, path: &Path) -> Result<Inspection, PluginError> {
 /// # Errors
 ///
 /// [`PluginError`] for a file that cannot be read or is too large.
-pub fn read_component(name: &str, path: &Path) -> Result<std::sync::Arc<[u8]>, PluginError> {
+pub fn read_component(name: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
     stage::read(name, path)
 }
 
@@ -150,5 +151,5 @@ pub fn read_component(name: &str, path: &Path) -> Result<std::sync::Arc<[u8]>, P
 pub fn inspect_component(name: &str, component: &[u8]) -> Result<Inspection, PluginError> {
     let unfit = |reason: Unfit| PluginError::Unfit { plugin: name.to_owned(), reason };
     let inspected = manifest::inspect(component).map_err(unfit)?;
-    Ok(Inspection::of(stage::digest(component), inspected))
+    Ok(Inspection::of(Digest::of(component).into(), inspected))
 }

@@ -14,6 +14,7 @@ use super::report::{CheckInfo, Report};
 use super::runner::Link;
 use super::wire::{Ask, Export, LogLevel, Outcome, Start};
 use super::{Severity, Stage};
+use crate::facts::FactRequest;
 
 /// Numbers past the last system call of any kernel so far.
 const NUMBERS: i64 = 600;
@@ -74,6 +75,8 @@ impl Intruder {
                 Vec::new()
             }
             "flood-asks" => flood(|| drop(link.ask(call, Ask::Stat("/etc/hostname".into())))),
+            // Each question after the answer to the one before, as the protocol has it, but without end.
+            "ask-on" => flood(|| drop(link.ask(call, Ask::Fact(FactRequest::Swap)).blocking_recv())),
             "flood-log" => flood(|| link.log(call, LogLevel::Info, "x".repeat(1000))),
             "flood-frames" => flood(|| link.done(call + 1, Outcome::Checks(Vec::new()))),
             "flood-bytes" => flood(|| say(link, &[0xff; 4096])),

@@ -115,7 +115,7 @@ impl Subject<'_> {
             denied: ended.denied,
             took_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
         };
-        self.weighed(result)
+        result.weighed(self.ignore)
     }
 
     /// Plugin, version, export and check, then what was seen.
@@ -131,7 +131,7 @@ impl Subject<'_> {
         if let Some(finding) = findings.first_mut() {
             name_missing(finding, &denials.iter().collect::<Vec<_>>());
         }
-        self.weighed(CheckResult {
+        let result = CheckResult {
             id: format!("Plugin-{}", self.name),
             title: "the plugin can be run".into(),
             plugin: self.full_name(),
@@ -144,20 +144,8 @@ impl Subject<'_> {
             evidence: Vec::new(),
             denied: u32::try_from(denials.len()).unwrap_or(u32::MAX),
             took_ms: 0,
-        })
-    }
-
-    /// Status after the ignore list.
-    fn weighed(&self, mut result: CheckResult) -> CheckResult {
-        let failed = result.findings.iter().any(|finding| finding.severity == Severity::Error);
-        result.ignored = failed && self.ignore.covers(&result.id);
-        result.status = match (failed, result.ignored, result.findings.is_empty(), &result.skipped) {
-            (true, false, ..) => CheckStatus::Failed,
-            (_, _, false, _) => CheckStatus::Warned,
-            (_, _, true, Some(_)) => CheckStatus::Skipped,
-            (_, _, true, None) => CheckStatus::Passed,
         };
-        result
+        result.weighed(self.ignore)
     }
 }
 

@@ -197,7 +197,8 @@ impl Lock {
     ///
     /// What is wrong, with line and column where there is one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let lock: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let lock: Self = serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false })
+            .map_err(|error| error.to_string().trim_end().to_owned())?;
         if lock.api_version != API_VERSION || lock.kind != KIND {
             return Err(format!("its `apiVersion` and `kind` are not `{API_VERSION}` and `{KIND}`"));
         }

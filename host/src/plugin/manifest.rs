@@ -200,8 +200,8 @@ fn parse(section: &[u8]) -> Result<Manifest, Unfit> {
     if let Ok(head) = serde_saphyr::from_str::<Head>(text) {
         verify_head(&head)?;
     }
-    let manifest: Manifest =
-        serde_saphyr::from_str(text).map_err(|error| Unfit::Manifest(error.to_string().trim_end().to_owned()))?;
+    let manifest: Manifest = serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false })
+        .map_err(|error| Unfit::Manifest(error.to_string().trim_end().to_owned()))?;
     let name = |text: &str| {
         (1..=128).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))

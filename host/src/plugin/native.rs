@@ -4,21 +4,69 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
 
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use rustix::thread::UnshareFlags;
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{CustomCodeMemory, Engine};
 
-/// Loads native code that this program's own compiler process made.
+/// Loads native code that this program's own compiler process made, and maps it for as long as this process lives. The
+/// descriptor is closed then.
 ///
 /// # Errors
 ///
-/// Code for another engine, other settings or a CPU with other features is refused.
-pub(super) fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes come from the host, over the socket it gave us, or from this binary. The host makes them with
-    // `compiler`, from a component that the engine validated; nothing precompiled is taken from anybody else. Even a
-    // deceived compiler gains nothing here: this process has its walls up before it loads anything.
-    unsafe { Component::deserialize(engine, code) }
+/// Code for another engine, other settings or a CPU with other features is refused. The kernel's.
+pub(super) fn load(engine: &Engine, file: OwnedFd, bytes: u64) -> wasmtime::Result<Component> {
+    let length = usize::try_from(bytes)?;
+    // SAFETY: a new mapping, at an address of the kernel's choice, that nothing else refers to.
+    let start = unsafe { rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) }?;
+    drop(file);
+    let start = NonNull::new(start.cast()).ok_or_else(|| wasmtime::Error::msg("code was mapped at address 0"))?;
+    // SAFETY: the descriptor comes from the host, over the socket it gave us. The host makes the code with `compiler`, from
+    // a component that the engine validated; nothing precompiled is taken from anybody else. Even a deceived compiler
+    // gains nothing here: this process has its walls up before it loads anything. The mapping is never taken off, and
+    // what is behind it does not change: the memory is sealed, and files of the store are replaced, not written.
+    unsafe { Component::deserialize_raw(engine, NonNull::slice_from_raw_parts(start, length)) }
+}
+
+/// Loads native code that this program carries, where it lies.
+///
+/// # Errors
+///
+/// As for [`load`].
+pub(super) fn load_own(engine: &Engine, code: &'static [u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the build made it with this very engine, from the built-in component; it is constant, and at the beginning
+    // of a page.
+    unsafe { Component::deserialize_raw(engine, NonNull::from(code)) }
+}
+
+/// Makes mapped code executable, which the engine leaves to us: it did not map it.
+///
+/// Where a processor's caches need it, the kernel makes them agree when a page of a file becomes executable.
+pub(super) struct MappedCode;
+
+impl MappedCode {
+    fn protect(start: *const u8, length: usize, flags: MprotectFlags) -> wasmtime::Result<()> {
+        // SAFETY: the engine names the text of code it was given by `load` or `load_own`, whole pages of it, before it is
+        // run or after. Neither is ever written.
+        Ok(unsafe { rustix::mm::mprotect(start.cast_mut().cast(), length, flags) }?)
+    }
+}
+
+impl CustomCodeMemory for MappedCode {
+    fn required_alignment(&self) -> usize {
+        // SAFETY: asks for a number, and the C library has it.
+        usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page has a size")
+    }
+
+    fn publish_executable(&self, start: *const u8, length: usize) -> wasmtime::Result<()> {
+        Self::protect(start, length, MprotectFlags::READ | MprotectFlags::EXEC)
+    }
+
+    fn unpublish_executable(&self, start: *const u8, length: usize) -> wasmtime::Result<()> {
+        Self::protect(start, length, MprotectFlags::READ)
+    }
 }
 
 /// Closes every descriptor from this one on.

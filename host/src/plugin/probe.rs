@@ -1,4 +1,5 @@
-//! Probes: a connection, a handshake or a look-up, and nothing beyond.
+//! Probes: a connection, a handshake or a look-up, and nothing beyond. Never through a proxy: they tell what this machine
+//! reaches by itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,10 +72,10 @@ pub(super) async fn probe(
     let work = async {
         match &parsed {
             Probe::Tcp { host, port } => {
-                Ok(Probed::Tcp(Connected::of(&dial::dial(network, host, *port, allows).await?)))
+                Ok(Probed::Tcp(Connected::of(&dial::dial(network, host, *port, None, allows).await?)))
             }
             Probe::Tls { host, port } => {
-                let dialled = dial::dial(network, host, *port, allows).await?;
+                let dialled = dial::dial(network, host, *port, None, allows).await?;
                 Ok(Probed::Tls(Box::new(handshake(network, host, dialled).await?)))
             }
             Probe::Dns { name } => {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use super::code::Receiver;
 use super::confine::{self, HelperUid};
 use super::exports::Exports;
 use super::guest;
@@ -117,20 +118,20 @@ fn prepare(stream: &UnixStream) -> Result<(Start, Engine, Component), FromRunner
     // Reads what it needs of the CPU and installs signal handlers, so before the list.
     let engine = engine::new(engine::Cpu::Native).map_err(load_failed)?;
     confine::before_load().map_err(|error| refused(false, &error))?;
-    let start = match wire::read(stream, FRAME_TO_RUNNER) {
+    let mut receiver = Receiver::new(stream);
+    let start = match wire::read(&mut receiver, FRAME_TO_RUNNER) {
         Ok(ToRunner::Start(start)) => *start,
         Ok(_) => {
             return Err(FromRunner::Refused { load: false, message: "the host did not begin with a start".into() });
         }
         Err(error) => return Err(refused(false, &error)),
     };
-    let component = match start.native_bytes {
-        Some(length) => {
-            let mut code = vec![0; usize::try_from(length).unwrap_or_default()];
-            std::io::Read::read_exact(&mut &*stream, &mut code).map_err(|error| refused(false, &error))?;
-            native::load(&engine, &code)
+    let component = match (start.native_bytes, receiver.descriptor) {
+        (Some(bytes), Some(code)) => native::load(&engine, code, bytes),
+        (Some(_), None) => {
+            return Err(FromRunner::Refused { load: false, message: "no code came with the start".into() });
         }
-        None => native::load(&engine, engine::builtin::NATIVE.unwrap_or_default()),
+        (None, _) => native::load_own(&engine, engine::builtin::NATIVE.unwrap_or_default()),
     };
     Ok((start, engine, component.map_err(load_failed)?))
 }

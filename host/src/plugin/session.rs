@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::broker::{Broker, Refusal};
 use super::child::Child;
+use super::code::NativeCode;
 use super::grants::Denial;
 use super::limits::{
     FRAME_FROM_RUNNER, GRACE, HOST_TIME, LOG_BYTES, LOG_LINE_BYTES, LOG_LINES, REQUESTS, START_TIME, wall_time,
@@ -85,7 +86,7 @@ impl<'a> Session<'a> {
         launcher: &Launcher,
         index: usize,
         start: Start,
-        code: Option<&[u8]>,
+        code: Option<&NativeCode>,
         broker: &'a Broker,
         log: &'a (dyn Fn(LogLevel, &str) + Sync),
     ) -> Result<Self, StartError> {
@@ -94,11 +95,13 @@ impl<'a> Session<'a> {
         let (mut child, guest_time) = (helper.child, start.guest_time);
         let (mut reader, mut writer) = helper.socket.into_split();
         let instruct = async {
+            let frame = wire::frame(&ToRunner::Start(Box::new(start)));
             // A runner that refuses early reads nothing; its answer says why.
-            let _ = writer.write_all(&wire::frame(&ToRunner::Start(Box::new(start)))).await;
-            if let Some(code) = code {
-                let _ = writer.write_all(code).await;
-            }
+            let sent = match code {
+                Some(code) => code.send_with(&frame, writer.as_ref()).await.unwrap_or(frame.len()),
+                None => 0,
+            };
+            let _ = writer.write_all(&frame[sent..]).await;
             std::future::pending::<io::Result<FromRunner>>().await
         };
         let greet = async {

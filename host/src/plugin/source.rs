@@ -94,15 +94,18 @@ impl Plugins {
     /// [`PluginError`]: there is no such plugin, or it is of another kind. Whatever the plugin does is in the answer.
     pub async fn discover(&self, name: &str, reporter: &Reporter) -> Result<Asked<FoundCluster>, PluginError> {
         let plugin = self.of_kind(name, Kind::Discovery)?;
-        let read = |outcome| match outcome {
-            Outcome::Cluster(cluster) => {
-                cluster.verify().map_err(|message| ("oversized".to_owned(), message))?;
-                parse(*cluster, SystemTime::now()).map_err(|message| ("malformed".to_owned(), message))
-            }
+        let taken = |outcome| match outcome {
+            Outcome::Cluster(cluster) => read(*cluster, SystemTime::now()),
             _ => Err(("protocol".to_owned(), "it answered something else".to_owned())),
         };
-        Ok(self.ask(plugin, Export::Discover, reporter, read, |_| true).await)
+        Ok(self.ask(plugin, Export::Discover, reporter, taken, |_| true).await)
     }
+}
+
+/// Checks the bounds of what a source answered and gives it its meaning; else how it broke, and what was seen.
+pub(super) fn read(cluster: Cluster, now: SystemTime) -> Result<FoundCluster, (String, String)> {
+    cluster.verify().map_err(|message| ("oversized".to_owned(), message))?;
+    parse(cluster, now).map_err(|message| ("malformed".to_owned(), message))
 }
 
 /// Gives every text its meaning, or says which has none. No message repeats a secret.

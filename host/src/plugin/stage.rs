@@ -1,7 +1,10 @@
 //! Plugins of a join: made ready once, asked at each stage.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +13,7 @@ use futures::future::join_all;
 use tokio::sync::OnceCell;
 
 use super::broker::Broker;
+use super::code::NativeCode;
 use super::compiler::{self, CompileError};
 use super::error::{PluginError, Unfit};
 use super::grants::{Effective, Grants};
@@ -26,6 +30,7 @@ use super::{CheckResult, Stage, engine, judge, manifest};
 use crate::config::{IgnoredChecks, PluginSettings};
 use crate::facts::FactSource;
 use crate::output::{Event, Reporter, printable};
+use crate::registry::Digest;
 
 /// Name of the plugin that carries kubeadm's checks.
 const BUILTIN: &str = "preflight-node";
@@ -69,16 +74,18 @@ pub(super) struct Plugin {
     index: usize,
     pub(super) name: String,
     version: String,
-    digest: String,
+    digest: Digest,
     kinds: Vec<Kind>,
-    builtin: bool,
-    component: Arc<[u8]>,
+    /// Where the component is; none: in this program.
+    file: Option<File>,
     settings: String,
+    /// What its manifest asks for, placeholders unfilled; the built-in plugin's alone.
+    wanted: Option<Grants>,
     memory_bytes: u64,
     guest_time: Duration,
     broker: Broker,
     /// Compiled code; not needed while the built-in plugin's own fits.
-    code: OnceCell<Result<Arc<[u8]>, CompileError>>,
+    code: OnceCell<Result<NativeCode, CompileError>>,
     /// What it offers, known after the first stage.
     checks: Mutex<Option<Vec<CheckInfo>>>,
 }
@@ -114,15 +121,14 @@ impl Plugins {
     ) -> Result<Self, PluginError> {
         let mut plugins = Vec::new();
         if builtin {
-            let component = Arc::from(engine::builtin::COMPONENT);
-            plugins.push(Plugin::new(0, BUILTIN, component, None, policy, &facts, &context)?);
+            let component = engine::builtin::COMPONENT;
+            plugins.push(Plugin::new(0, BUILTIN, component, None, None, policy, &facts, &context)?);
         }
         for one in settings {
             if plugins.iter().any(|other| other.name == one.name) {
                 return Err(PluginError::Twice { plugin: one.name.clone() });
             }
-            let component = read(&one.name, &one.path)?;
-            plugins.push(Plugin::new(plugins.len(), &one.name, component, Some(one), policy, &facts, &context)?);
+            plugins.push(Plugin::open(plugins.len(), one, policy, &facts, &context)?);
         }
         for plugin in &plugins {
             plugin.verify_kind(Kind::Preflight)?;
@@ -142,8 +148,7 @@ impl Plugins {
         facts: Arc<dyn FactSource>,
         context: CheckContext,
     ) -> Result<Self, PluginError> {
-        let component = read(&settings.name, &settings.path)?;
-        let plugin = Plugin::new(0, &settings.name, component, Some(settings), policy, &facts, &context)?;
+        let plugin = Plugin::open(0, settings, policy, &facts, &context)?;
         Ok(Self::below(policy, launcher, vec![plugin], context))
     }
 
@@ -159,9 +164,14 @@ impl Plugins {
         Kind::ALL.into_iter().filter(has).collect()
     }
 
-    /// Adds a parameter that became known, for example `cluster-version`.
-    pub fn learn(&mut self, name: &str, value: impl Into<String>) {
-        self.context.parameters.insert(name.into(), value.into());
+    /// Adds parameters that became known, for example `cluster-version`. Grants of the built-in plugin may name them.
+    pub fn learn<'a>(&mut self, known: impl IntoIterator<Item = (&'a str, String)>) {
+        self.context.parameters.extend(known.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        for plugin in &mut self.plugins {
+            if let Some(wanted) = &plugin.wanted {
+                plugin.broker.grants = Effective::own(wanted.filled(&self.context.parameters));
+            }
+        }
     }
 
     /// Remembers what stands around one more runner.
@@ -179,7 +189,7 @@ impl Plugins {
         let digests = self.plugins.iter().map(|plugin| PluginDigest {
             name: plugin.name.clone(),
             version: plugin.version.clone(),
-            digest: plugin.digest.clone(),
+            digest: plugin.digest.to_string(),
             grants: plugin.broker.grants.lines(),
         });
         digests.collect()
@@ -239,39 +249,55 @@ impl Plugins {
 }
 
 impl Plugin {
+    fn open(
+        index: usize,
+        settings: &PluginSettings,
+        policy: &Policy,
+        facts: &Arc<dyn FactSource>,
+        context: &CheckContext,
+    ) -> Result<Self, PluginError> {
+        let (file, component) = open(&settings.name, &settings.path)?;
+        Self::new(index, &settings.name, &component, Some(file), Some(settings), policy, facts, context)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one plugin is all of it, and only two callers make one")]
     fn new(
         index: usize,
         name: &str,
-        component: Arc<[u8]>,
+        component: &[u8],
+        file: Option<File>,
         settings: Option<&PluginSettings>,
         policy: &Policy,
         facts: &Arc<dyn FactSource>,
         context: &CheckContext,
     ) -> Result<Self, PluginError> {
-        let digest = digest(&component);
+        let digest = Digest::of(component);
         let named = |plugin: &str| plugin.to_owned();
         if let Some(expected) = settings.and_then(|settings| settings.digest.as_ref())
-            && !expected.eq_ignore_ascii_case(&digest)
+            && !expected.eq_ignore_ascii_case(digest.as_str())
         {
-            return Err(PluginError::Digest { plugin: named(name), expected: expected.clone(), found: digest });
+            return Err(PluginError::Digest {
+                plugin: named(name),
+                expected: expected.clone(),
+                found: digest.to_string(),
+            });
         }
         let unfit = |plugin: String| move |reason: Unfit| PluginError::Unfit { plugin, reason };
-        let inspected = manifest::inspect(&component).map_err(unfit(named(name)))?;
+        let inspected = manifest::inspect(component).map_err(unfit(named(name)))?;
         let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
         let full = format!("{name}@{version}");
-        let (id, schema, mut wanted) = match inspected.manifest {
+        let (id, schema, wanted) = match inspected.manifest {
             Some(manifest) => (Some(manifest.id), manifest.settings, manifest.grants),
             None => (None, None, Grants::default()),
         };
+        let unfilled = settings.is_none().then(|| wanted.clone());
         let grants = match settings {
-            None => {
-                wanted.fill(&context.parameters).map_err(|error| unfit(full.clone())(error.into()))?;
-                Effective::own(wanted)
-            }
+            None => Effective::own(wanted.filled(&context.parameters)),
             Some(settings) => {
                 verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
                 verify_settings(&full, schema.as_ref(), &settings.settings)?;
-                let subject = PolicySubject { id: id.as_deref(), digest: &digest, signer: settings.signer.as_deref() };
+                let subject =
+                    PolicySubject { id: id.as_deref(), digest: digest.as_str(), signer: settings.signer.as_deref() };
                 policy.bound(&full, subject, Grants::intersect(wanted, settings.grants.clone()))?
             }
         };
@@ -288,9 +314,9 @@ impl Plugin {
             version,
             digest,
             kinds: inspected.kinds,
-            builtin: settings.is_none(),
-            component,
+            file,
             settings: json,
+            wanted: unfilled,
             memory_bytes: inspected.memory_bytes,
             guest_time: inspected.guest_time,
             broker: Broker {
@@ -323,6 +349,16 @@ impl Plugin {
         checks.as_ref().is_some_and(|checks| checks.iter().all(|check| check.stage != stage))
     }
 
+    /// The bytes that were inspected. They are not kept: most plugins were compiled before, and some are large.
+    fn component(&self) -> Result<Cow<'static, [u8]>, CompileError> {
+        let Some(file) = &self.file else { return Ok(Cow::Borrowed(engine::builtin::COMPONENT)) };
+        match content(file) {
+            Ok(component) if Digest::of(&component) == self.digest => Ok(Cow::Owned(component)),
+            Ok(_) => Err(CompileError::Failed("its file was changed after it was inspected".into())),
+            Err(error) => Err(CompileError::Failed(format!("its file cannot be read again: {error}"))),
+        }
+    }
+
     /// A runner for this plugin. The built-in one starts from the code this program carries; where that does not fit
     /// the CPU, or there is none, it is compiled like any other.
     pub(super) async fn start<'a>(
@@ -341,21 +377,21 @@ impl Plugin {
             memory_bytes: self.memory_bytes,
             guest_time: self.guest_time,
         };
-        if self.builtin && engine::builtin::NATIVE.is_some() && self.code.get().is_none() {
+        if self.file.is_none() && engine::builtin::NATIVE.is_some() && self.code.get().is_none() {
             match Session::start(launcher, self.index, start.clone(), None, &self.broker, log).await {
                 Ok(session) => return Ok(session),
                 Err(StartError::Host(message)) => return Err(judge::NotStarted::Host(message)),
                 Err(StartError::Load(message)) => log(LogLevel::Debug, &format!("compiling afresh: {message}")),
             }
         }
-        let compile = || async { compiler::obtain(launcher, self.index, &self.component, log).await.map(Arc::from) };
-        let code: Arc<[u8]> = match self.code.get_or_init(compile).await {
-            Ok(code) => Arc::clone(code),
+        let compile = || compiler::obtain(launcher, self.index, &self.digest, || self.component(), log);
+        let code = match self.code.get_or_init(compile).await {
+            Ok(code) => code,
             Err(error @ CompileError::Refused(_)) => return Err(judge::NotStarted::Plugin(error.to_string())),
             Err(error @ CompileError::Failed(_)) => return Err(judge::NotStarted::Host(error.to_string())),
         };
-        let start = Start { native_bytes: Some(code.len() as u64), ..start };
-        match Session::start(launcher, self.index, start, Some(&code), &self.broker, log).await {
+        let start = Start { native_bytes: Some(code.bytes()), ..start };
+        match Session::start(launcher, self.index, start, Some(code), &self.broker, log).await {
             Ok(session) => Ok(session),
             Err(StartError::Load(message)) => Err(judge::NotStarted::Plugin(format!("it cannot be loaded: {message}"))),
             Err(StartError::Host(message)) => Err(judge::NotStarted::Host(message)),
@@ -363,23 +399,32 @@ impl Plugin {
     }
 }
 
-/// The component's file, read once: these bytes are inspected, compiled and run.
-pub(super) fn read(name: &str, path: &Path) -> Result<Arc<[u8]>, PluginError> {
-    let (plugin, path) = (name.to_owned(), path.to_owned());
-    let open = || {
-        let file = std::fs::File::open(&path)?;
-        if !file.metadata()?.is_file() {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        let mut content = Vec::new();
-        file.take(COMPONENT_BYTES + 1).read_to_end(&mut content)?;
-        Ok(content)
-    };
-    match open() {
-        Ok(content) if content.len() as u64 > COMPONENT_BYTES => Err(PluginError::TooLarge { plugin, path }),
-        Ok(content) => Ok(content.into()),
-        Err(source) => Err(PluginError::Read { plugin, path, source }),
+/// A component's file, and its content.
+fn open(name: &str, path: &Path) -> Result<(File, Vec<u8>), PluginError> {
+    let cannot = |source| PluginError::Read { plugin: name.to_owned(), path: path.to_owned(), source };
+    // A FIFO must not hold the host up.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err(cannot(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
     }
+    let content = content(&file).map_err(cannot)?;
+    if content.len() as u64 > COMPONENT_BYTES {
+        return Err(PluginError::TooLarge { plugin: name.to_owned(), path: path.to_owned() });
+    }
+    Ok((file, content))
+}
+
+/// One byte more than a component may have is the most that is read.
+fn content(mut file: &File) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.rewind()?;
+    file.take(COMPONENT_BYTES + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// A component's file.
+pub(super) fn read(name: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
+    open(name, path).map(|(_, content)| content)
 }
 
 /// Refuses a plugin that does not get what it cannot do without.
@@ -413,10 +458,4 @@ pub(super) fn verify_no_placeholder(wanted: &Grants) -> Result<(), Unfit> {
         ))),
         None => Ok(()),
     }
-}
-
-pub(super) fn digest(component: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, component);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }

@@ -1,21 +1,26 @@
 //! Components and the native code made of them, kept by digest.
 //!
 //! `/var/lib/mortise/plugins`, or an ordinary user's data directory, belongs to the host; no run of a plugin can write
-//! there. Native code is kept under what it was made for: digest, engine, settings and CPU. Each has an authentication
-//! code by a key of this store, so that code that was changed, or brought in from elsewhere, is not run but made again.
+//! there. Native code is kept under what it was made for: digest, engine, settings and CPU. Each has a proof by a key of
+//! this store, so that code that was changed, or brought in from elsewhere, is not run but made again.
 
+use std::fs::{File, Metadata};
 use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use thiserror::Error;
 
+use super::code::NativeCode;
 use super::engine;
 use super::limits::{COMPONENT_BYTES, NATIVE_BYTES};
 use crate::registry::Digest;
+
+mod proof;
+
+use proof::KEY_BYTES;
 
 /// Below the root.
 const DIRECTORY: &str = "var/lib/mortise/plugins";
@@ -23,9 +28,6 @@ const DIRECTORY: &str = "var/lib/mortise/plugins";
 const USER_DIRECTORY: &str = "mortise/plugins";
 /// File of the store's key.
 const KEY: &str = "key";
-const KEY_BYTES: usize = 32;
-/// A nonce and a tag of AES-256-GCM, which here only authenticates: it is many times as fast as a hash of such sizes.
-const MAC_BYTES: usize = NONCE_LEN + 16;
 /// File of a component.
 const COMPONENT: &str = "component.wasm";
 
@@ -47,7 +49,7 @@ pub(super) enum Stored {
     /// Something that is not what was stored.
     Tampered,
     /// The code.
-    Code(Vec<u8>),
+    Code(NativeCode),
 }
 
 /// The store of this machine, or of an ordinary user with the machine's behind it.
@@ -115,31 +117,35 @@ impl Store {
 
     /// Native code that this store made of a component, for this engine and CPU.
     pub(super) fn native(&self, digest: &Digest) -> Stored {
-        let Some((code, mac)) = self.native_files(digest) else { return Stored::Absent };
-        let (Ok(content), Ok(mac)) = (read(&code, NATIVE_BYTES), read(&mac, MAC_BYTES as u64)) else {
-            return if code.exists() { Stored::Tampered } else { Stored::Absent };
-        };
-        let genuine = is_ours(&code)
-            && mac.len() == MAC_BYTES
-            && self.key().is_ok_and(|key| {
-                let (nonce, tag) = mac.split_at(NONCE_LEN);
-                let nonce = Nonce::try_assume_unique_for_key(nonce).expect("its length was checked");
-                key.open_in_place(nonce, Aad::from(message(digest, &content)), &mut tag.to_vec()).is_ok()
-            });
-        if genuine { Stored::Code(content) } else { Stored::Tampered }
+        let Some((path, proof)) = self.native_files(digest) else { return Stored::Absent };
+        match open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Stored::Absent,
+            opened => match opened.and_then(|file| self.genuine(digest, file, &proof)) {
+                Ok(Some(code)) => Stored::Code(code),
+                Ok(None) | Err(_) => Stored::Tampered,
+            },
+        }
+    }
+
+    /// What was read is what is handed out: the file is opened once, and never written in place.
+    fn genuine(&self, digest: &Digest, file: File, proof: &Path) -> io::Result<Option<NativeCode>> {
+        let meta = file.metadata()?;
+        if !is_ours(&meta) || meta.len() > NATIVE_BYTES {
+            return Ok(None);
+        }
+        let proof = read(proof, proof::length(meta.len()))?;
+        let key = self.key().map_err(io::Error::other)?;
+        let proved = proof::verify(&key, &purpose(digest), &file, meta.len(), &proof)?;
+        proved.then(|| NativeCode::in_file(file)).transpose()
     }
 
     /// Stores native code, the code before what proves it: a crash in between leaves code that is made again.
     pub(super) fn put_native(&self, digest: &Digest, code: &[u8]) -> Result<(), StoreError> {
-        let Some((path, mac)) = self.native_files(digest) else { return Ok(()) };
-        let key = self.key()?;
-        let mut nonce = [0; NONCE_LEN];
-        aws_lc_rs::rand::fill(&mut nonce).expect("the kernel has randomness");
-        let tag = key
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(message(digest, code)), &mut [])
-            .expect("code is shorter than the cipher's bound");
+        let Some((path, proof_path)) = self.native_files(digest) else { return Ok(()) };
+        let proof = proof::prove(&self.key()?, &purpose(digest), code, code.len() as u64)
+            .map_err(|source| StoreError { what: "write", path: proof_path.clone(), source })?;
         self.write(&path, code, 0o600)?;
-        self.write(&mac, &[&nonce[..], tag.as_ref()].concat(), 0o600)
+        self.write(&proof_path, &proof, 0o600)
     }
 
     /// Files of native code and of what proves it; none where this machine has no engine.
@@ -150,18 +156,18 @@ impl Store {
     }
 
     /// The store's key, made at its first use.
-    fn key(&self) -> Result<LessSafeKey, StoreError> {
+    fn key(&self) -> Result<[u8; KEY_BYTES], StoreError> {
         let path = self.own.join(KEY);
-        let bytes = match read(&path, KEY_BYTES as u64) {
-            Ok(bytes) if bytes.len() == KEY_BYTES && is_ours(&path) => bytes,
-            _ => {
-                let mut bytes = vec![0; KEY_BYTES];
-                aws_lc_rs::rand::fill(&mut bytes).expect("the kernel has randomness");
-                self.write(&path, &bytes, 0o600)?;
-                bytes
-            }
-        };
-        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &bytes).expect("its length was checked")))
+        let kept = open(&path).is_ok_and(|file| file.metadata().is_ok_and(|meta| is_ours(&meta)));
+        if let (true, Ok(bytes)) = (kept, read(&path, KEY_BYTES as u64))
+            && let Ok(key) = bytes.try_into()
+        {
+            return Ok(key);
+        }
+        let mut key = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut key).expect("the kernel has randomness");
+        self.write(&path, &key, 0o600)?;
+        Ok(key)
     }
 
     /// A file that appears whole, in a directory that only its owner writes.
@@ -175,7 +181,7 @@ impl Store {
             file.write_all(content)?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
-            std::fs::File::open(directory)?.sync_all()
+            File::open(directory)?.sync_all()
         };
         write().map_err(cannot)
     }
@@ -199,25 +205,24 @@ fn made_for() -> Option<&'static str> {
     MADE_FOR.get_or_init(compute).as_deref()
 }
 
-/// What is authenticated: the code, of this component, for this engine.
-fn message(digest: &Digest, code: &[u8]) -> Vec<u8> {
-    let mut message = format!("{digest} {} ", made_for().unwrap_or_default()).into_bytes();
-    message.extend_from_slice(code);
-    message
+/// What a proof binds code to: its component and this engine.
+fn purpose(digest: &Digest) -> String {
+    format!("{digest} {}", made_for().unwrap_or_default())
 }
 
 /// Whether a regular file belongs to this user and nobody else can write it.
-fn is_ours(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|meta| {
-        meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0
-    })
+fn is_ours(meta: &Metadata) -> bool {
+    meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    File::options().read(true).custom_flags(flags).open(path)
 }
 
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content)?;
+    open(path)?.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than anything the store writes"));
     }
@@ -244,7 +249,7 @@ mod tests {
         let (digest, other) = (Digest::of(b"component"), Digest::of(b"other"));
         assert!(matches!(store.native(&digest), Stored::Absent));
         store.put_native(&digest, b"code").unwrap();
-        assert!(matches!(store.native(&digest), Stored::Code(code) if code == b"code"));
+        assert!(matches!(store.native(&digest), Stored::Code(code) if code.bytes() == 4));
         let (from, to) = (files(&store, &digest), files(&store, &other));
         std::fs::create_dir_all(to.0.parent().unwrap()).unwrap();
         std::fs::copy(&from.0, &to.0).unwrap();
@@ -257,7 +262,7 @@ mod tests {
         type Change = fn(&Path, &Path, &Store);
         let changes: [(&str, Change); 6] = [
             ("a bit", |code, _, _| std::fs::write(code, b"cude").unwrap()),
-            ("its proof", |_, mac, _| std::fs::write(mac, [0; MAC_BYTES]).unwrap()),
+            ("its proof", |_, mac, _| std::fs::write(mac, [0; 28]).unwrap()),
             ("a shorter proof", |_, mac, _| std::fs::write(mac, b"").unwrap()),
             ("no proof", |_, mac, _| std::fs::remove_file(mac).unwrap()),
             ("another key", |_, _, store| std::fs::write(store.own.join(KEY), [7; KEY_BYTES]).unwrap()),

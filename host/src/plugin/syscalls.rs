@@ -55,8 +55,10 @@ const GUEST: [i64; 32] = [
     libc::SYS_exit_group,
 ];
 
-/// What loading needs beside that: threads, limits, and the call that installs the list for guests.
-const LOADING: [i64; 4] = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_prlimit64, libc::SYS_seccomp];
+/// What loading needs beside that: the descriptor of the code, threads, limits, and the call that installs the list for
+/// guests.
+const LOADING: [i64; 5] =
+    [libc::SYS_recvmsg, libc::SYS_clone, libc::SYS_clone3, libc::SYS_prlimit64, libc::SYS_seccomp];
 
 /// Looking into and steering other processes, mounts, namespaces, identities, programs, the kernel itself.
 const DEADLY: &[i64] = &[

@@ -158,6 +158,17 @@ impl Walls {
         self.missing(&known)
     }
 
+    /// Those missing that an operator hears of without asking. Who runs mortise as an ordinary user has no other user to
+    /// give away, knows it, and is told it at every look otherwise; so `uid` counts where root runs it. Documents and
+    /// events for programs have it either way, and a policy that demands it is obeyed either way.
+    pub fn unexpected(&self) -> Vec<MissingWall> {
+        self.unexpected_for(rustix::process::geteuid().is_root())
+    }
+
+    fn unexpected_for(&self, root: bool) -> Vec<MissingWall> {
+        self.all_missing().into_iter().filter(|missing| root || missing.name != WallName::Uid).collect()
+    }
+
     /// Those that stand, in the order of reports.
     pub fn standing(&self) -> Vec<WallName> {
         self.0.iter().filter(|(_, wall)| **wall == Wall::Up {}).map(|(name, _)| *name).collect()
@@ -215,6 +226,14 @@ mod tests {
         all.merge(&walls(&[(WallName::Uid, Err("quota")), (WallName::Landlock, Ok(()))]));
         let missing: Vec<_> = all.missing(&[WallName::Uid, WallName::Landlock]);
         assert_eq!(missing.iter().map(|wall| wall.reason.as_str()).collect::<Vec<_>>(), ["quota", "no"]);
+    }
+
+    #[test]
+    fn nobody_is_warned_of_not_being_root() {
+        let walls = walls(&[(WallName::Uid, Err("mortise is not run by root")), (WallName::Landlock, Err("no"))]);
+        let names = |root| walls.unexpected_for(root).into_iter().map(|it| it.name).collect::<Vec<_>>();
+        assert_eq!(names(false), [WallName::Landlock]);
+        assert_eq!(names(true), [WallName::Uid, WallName::Landlock]);
     }
 
     #[test]

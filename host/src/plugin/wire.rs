@@ -23,8 +23,8 @@ use crate::facts::{Fact, FactRequest, FileInfo, HostError};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ToRunner {
-    /// First of all. Native code follows the frame when `native_bytes` is set; else it is the built-in plugin's, which
-    /// the runner carries itself.
+    /// First of all. A descriptor of native code comes with the frame when `native_bytes` is set; else it is the built-in
+    /// plugin's, which the runner carries itself.
     Start(Box<Start>),
     /// Calls an export.
     Call {
@@ -164,6 +164,8 @@ pub(super) enum Ask {
     Stat(String),
     /// Grant `files` with access `read`.
     Read(String),
+    /// Grant `files` with access `read`.
+    Entries(String),
     /// Grant `commands`.
     Run {
         /// As the guest wrote it.
@@ -191,6 +193,8 @@ pub(super) enum HostAnswer {
     Stat(Option<FileInfo>),
     /// For [`Ask::Read`].
     Content(Bytes),
+    /// For [`Ask::Entries`].
+    Entries(Vec<String>),
     /// For [`Ask::Run`].
     Output {
         /// None: ended by a signal.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -31,15 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A whole answer comes within this time, however slowly.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(600);
-/// Where systems keep the authorities they trust; as in Go's `crypto/x509`.
-const SYSTEM_ROOTS: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// Where a request goes: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
@@ -120,13 +111,7 @@ pub(super) struct Http {
 impl Http {
     /// Trusts the system's authorities, and those in `ca_file`.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, RegistryError> {
-        let mut roots = RootCertStore::empty();
-        if let Some(system) = system_roots() {
-            // A system's file may hold what rustls does not read; it is no reason to trust nothing.
-            for certificate in CertificateDer::pem_file_iter(system).into_iter().flatten().flatten() {
-                let _ = roots.add(certificate);
-            }
-        }
+        let mut roots = crate::network::system_roots();
         if let Some(path) = ca_file {
             let bad = |reason: String| RegistryError::CaFile { path: path.to_owned(), reason };
             let before = roots.len();
@@ -273,11 +258,6 @@ async fn dial(origin: &Origin) -> Result<Box<dyn Stream>, RegistryError> {
 
 fn broken(origin: &Origin, what: &str, reason: &str) -> RegistryError {
     RegistryError::Broken { endpoint: origin.to_string(), what: what.to_owned(), reason: printable(reason) }
-}
-
-fn system_roots() -> Option<PathBuf> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    named.into_iter().chain(SYSTEM_ROOTS.iter().map(PathBuf::from)).find(|path| path.is_file())
 }
 
 /// An error with its causes, each once.

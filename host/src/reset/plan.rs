@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::member::{DEFAULT_DATA_DIRECTORY, Departure, Local};
 use crate::config::ResetSettings;
 use crate::join::kubelet_start::{BOOTSTRAP_KUBECONFIG, INSTANCE_CONFIG, KUBELET_DIRECTORY};
 use crate::join::tls_bootstrap::KUBELET_CONF;
@@ -20,6 +21,18 @@ pub enum Action {
     StopKubelet,
     /// The Node's Ready condition is set to False, with the node's own certificate.
     MarkNotReady,
+    /// The etcd member of this machine leaves its cluster.
+    RemoveEtcdMember {
+        /// Hexadecimal digits.
+        id: String,
+        /// What it means to the others.
+        meaning: String,
+    },
+    /// The etcd member stays in its cluster's list, although its data goes.
+    LeaveEtcdMember {
+        /// One line.
+        why: String,
+    },
     /// Every Pod sandbox of the runtime is stopped and removed.
     RemoveSandboxes {
         /// URL.
@@ -64,6 +77,8 @@ impl fmt::Display for Action {
         match self {
             Self::StopKubelet => f.write_str("stop the kubelet"),
             Self::MarkNotReady => f.write_str("mark the Node not ready, with its own certificate"),
+            Self::RemoveEtcdMember { id, meaning } => write!(f, "remove etcd member {id}: {meaning}"),
+            Self::LeaveEtcdMember { why } => write!(f, "leave the etcd member where it is listed: {why}"),
             Self::RemoveSandboxes { socket } => write!(f, "stop and remove all Pod sandboxes of {socket}"),
             Self::Unmount { below } => write!(f, "unmount everything below {}", below.display()),
             Self::Remove { path } => write!(f, "remove {}", path.display()),
@@ -87,35 +102,87 @@ const KUBECONFIGS: [&str; 6] = [
     "/etc/kubernetes/controller-manager.conf",
     "/etc/kubernetes/scheduler.conf",
 ];
+/// A machine with one of these is, or was half reset from being, a control plane.
+const CONTROL_PLANE_TRACES: [&str; 2] = ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/admin.conf"];
 /// Holds one line.
 const INSTANCE_CONFIG_LIMIT_BYTES: u64 = 4096;
 
+/// Phases that were asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// `remove-etcd-member`.
+    pub(super) etcd: bool,
+    /// `cleanup-node`.
+    pub(super) node: bool,
+}
+
+/// The member of this machine, if it runs one, and what becomes of it, if that was asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EtcdPlan<'a> {
+    pub(super) local: Option<&'a Local>,
+    pub(super) departure: Option<&'a Departure>,
+}
+
 /// All actions, in order.
-pub(super) fn actions(record: Option<&Record>, settings: &ResetSettings, files: &Journalless) -> Vec<Action> {
-    let mut actions = vec![Action::StopKubelet];
-    if files.exists(Path::new(KUBELET_CONF)) {
-        actions.push(Action::MarkNotReady);
+pub(super) fn actions(
+    record: Option<&Record>,
+    settings: &ResetSettings,
+    files: &Journalless,
+    asked: Asked,
+    etcd: EtcdPlan<'_>,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if asked.node {
+        // Before the member leaves: a control plane's kubelet talks to the API server beside it.
+        actions.push(Action::StopKubelet);
+        if files.exists(Path::new(KUBELET_CONF)) {
+            actions.push(Action::MarkNotReady);
+        }
     }
+    actions.extend(etcd.departure.and_then(|departure| match departure {
+        Departure::Gone => None,
+        Departure::Leaves(leaving) => {
+            Some(Action::RemoveEtcdMember { id: leaving.id.to_string(), meaning: leaving.meaning.clone() })
+        }
+        Departure::Impossible { why } => Some(Action::LeaveEtcdMember { why: why.clone() }),
+    }));
     // Below another root neither the runtime nor the mounts are that root's.
-    if settings.root == Path::new("/") {
+    if asked.node && settings.root == Path::new("/") {
         actions.push(Action::RemoveSandboxes { socket: socket(settings, files) });
     }
+    let data = etcd.local.map_or_else(|| DEFAULT_DATA_DIRECTORY.into(), |local| local.data_directory.clone());
+    if asked.node {
+        clean_up(record, settings, &mut actions);
+    }
+    // Whose member was not looked at keeps its data; so does an etcd on a machine that was no control plane.
+    actions.retain(|action| !matches!(action, Action::Empty { path } if *path == data && !asked.etcd));
+    let emptied = actions.iter().any(|action| matches!(action, Action::Empty { path } if *path == data));
+    let control_plane = etcd.local.is_some() || CONTROL_PLANE_TRACES.iter().any(|path| files.exists(Path::new(path)));
+    if asked.etcd && !emptied && control_plane && files.exists(&data) && record.is_none_or(|_| etcd.local.is_some()) {
+        let before = actions.iter().position(|action| matches!(action, Action::Unmount { .. }));
+        actions.insert(before.unwrap_or(actions.len()), Action::Empty { path: data });
+    }
+    if asked.node {
+        actions.push(Action::Forget {
+            state_directory: record.is_some_and(|record| record.state_directory_made),
+            runtime_directory: record.is_some_and(|record| record.runtime_directory_made),
+        });
+    }
+    actions
+}
+
+fn clean_up(record: Option<&Record>, settings: &ResetSettings, actions: &mut Vec<Action>) {
     actions.push(Action::Unmount { below: KUBELET_DIRECTORY.into() });
     match record {
-        Some(record) => actions.extend(undone(record)),
+        Some(record) => {
+            actions.extend(undone(record));
+            actions.extend(settings.certificates_dir.iter().map(|path| Action::Empty { path: path.clone() }));
+        }
         None => actions.extend(as_kubeadm(settings)),
-    }
-    if record.is_some() {
-        actions.extend(settings.certificates_dir.iter().map(|path| Action::Empty { path: path.clone() }));
     }
     if settings.cleanup_tmp_dir {
         actions.push(Action::Empty { path: TEMPORARY.into() });
     }
-    actions.push(Action::Forget {
-        state_directory: record.is_some_and(|record| record.state_directory_made),
-        runtime_directory: record.is_some_and(|record| record.runtime_directory_made),
-    });
-    actions
 }
 
 fn as_kubeadm(settings: &ResetSettings) -> Vec<Action> {

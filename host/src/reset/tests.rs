@@ -202,10 +202,16 @@ async fn a_dry_run_changes_nothing_and_lists_everything() {
     assert_eq!(reset(&settings).await.unwrap(), [""; 0]);
     assert_eq!(tree(root.path()), before);
     let record = Record::load(root.path()).unwrap();
-    let listed: Vec<String> = plan::actions(record.as_ref(), &settings, &Journalless::new(root.path().to_owned()))
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let listed: Vec<String> = plan::actions(
+        record.as_ref(),
+        &settings,
+        &Journalless::new(root.path().to_owned()),
+        plan::Asked { etcd: true, node: true },
+        plan::EtcdPlan { local: None, departure: None },
+    )
+    .iter()
+    .map(ToString::to_string)
+    .collect();
     assert_eq!(
         listed,
         [
@@ -231,9 +237,28 @@ async fn a_dry_run_changes_nothing_and_lists_everything() {
 #[tokio::test]
 async fn an_etcd_member_a_running_join_and_an_unanswered_question_stop_it() {
     let root = fresh();
-    std::fs::write(root.path().join("etc/kubernetes/manifests/etcd.yaml"), "").unwrap();
-    assert_eq!(reset(&settings(root.path())).await.unwrap_err().code(), "reset-etcd-member");
+    let before = tree(root.path());
+    for (file, content) in [
+        (
+            "etc/kubernetes/manifests/etcd.yaml",
+            "spec: {containers: [{command: ['--advertise-client-urls=https://[::1]:1']}]}",
+        ),
+        ("etc/kubernetes/pki/etcd/ca.crt", "x"),
+        ("etc/kubernetes/pki/etcd/healthcheck-client.crt", "x"),
+        ("etc/kubernetes/pki/etcd/healthcheck-client.key", "x"),
+    ] {
+        std::fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+        std::fs::write(root.path().join(file), content).unwrap();
+    }
+    let unforced = ResetSettings { dry_run: true, force: false, ..settings(root.path()) };
+    let joined = tree(root.path());
+    let error = reset(&unforced).await.unwrap_err();
+    assert_eq!(error.code(), "reset-etcd-unreachable");
+    assert!(error.hint().unwrap().contains("--skip-phases remove-etcd-member"));
+    assert_eq!(tree(root.path()), joined, "nothing was touched");
+    std::fs::remove_dir_all(root.path().join("etc/kubernetes/pki")).unwrap();
     std::fs::remove_file(root.path().join("etc/kubernetes/manifests/etcd.yaml")).unwrap();
+    assert_eq!(tree(root.path()), before);
     let running = open(root.path());
     assert_eq!(reset(&settings(root.path())).await.unwrap_err().code(), "join-in-progress");
     drop(running);
@@ -263,4 +288,74 @@ async fn what_fails_is_told_and_the_record_kept() {
     reset(&settings(root.path())).await.unwrap();
     assert!(Record::load(root.path()).unwrap().is_none());
     assert!(root.path().join(KUBELET_DIRECTORY.trim_start_matches('/')).exists());
+}
+
+/// What a control plane has beside a worker, etcd's certificates left out so that nobody is asked.
+fn make_control_plane(root: &Path) {
+    let manifest = "spec: {volumes: [{name: etcd-data, hostPath: {path: /data/etcd}}]}";
+    for (file, content) in [
+        ("etc/kubernetes/manifests/etcd.yaml", manifest),
+        ("etc/kubernetes/manifests/kube-apiserver.yaml", ""),
+        ("etc/kubernetes/admin.conf", ""),
+        ("etc/kubernetes/pki/ca.key", ""),
+        ("data/etcd/member/wal/0.wal", "x"),
+    ] {
+        std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+        std::fs::write(root.join(file), content).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_a_record_a_control_plane_loses_what_kubeadm_takes() {
+    let root = fresh();
+    make_control_plane(root.path());
+    reset(&settings(root.path())).await.unwrap();
+    let left = |path: &str| std::fs::read_dir(root.path().join(path)).unwrap().count();
+    assert_eq!((left("etc/kubernetes/manifests"), left("etc/kubernetes/pki"), left("data/etcd")), (0, 0, 0));
+    assert!(!root.path().join("etc/kubernetes/admin.conf").exists());
+    assert!(root.path().join("etc/kubernetes/own").exists());
+}
+
+#[tokio::test]
+async fn data_of_a_member_that_was_not_looked_at_stays() {
+    let root = fresh();
+    make_control_plane(root.path());
+    let skip = |phase: &str| ResetSettings { skip_phases: vec![phase.to_owned()], ..settings(root.path()) };
+    reset(&skip("remove-etcd-member")).await.unwrap();
+    assert!(root.path().join("data/etcd/member").exists());
+    assert!(!root.path().join("etc/kubernetes/admin.conf").exists());
+    make_control_plane(root.path());
+    reset(&skip("cleanup-node")).await.unwrap();
+    assert!(!root.path().join("data/etcd/member").exists());
+    assert!(root.path().join("etc/kubernetes/admin.conf").exists(), "the rest was not asked for");
+}
+
+#[tokio::test]
+async fn an_etcd_on_a_machine_that_is_no_control_plane_is_left_alone() {
+    let root = fresh();
+    std::fs::create_dir_all(root.path().join("var/lib/etcd/member")).unwrap();
+    reset(&settings(root.path())).await.unwrap();
+    assert!(root.path().join("var/lib/etcd/member").exists());
+}
+
+#[test]
+fn the_plan_removes_the_member_before_its_data_and_certificates() {
+    let root = fresh();
+    make_control_plane(root.path());
+    let (settings, files) = (settings(root.path()), Journalless::new(root.path().to_owned()));
+    let local = member::local(None, &settings, &files).unwrap();
+    let departure = member::Departure::Impossible { why: "the only voter".into() };
+    let etcd = plan::EtcdPlan { local: Some(&local), departure: Some(&departure) };
+    let actions = plan::actions(None, &settings, &files, plan::Asked { etcd: true, node: true }, etcd);
+    let lines: Vec<String> = actions.iter().map(ToString::to_string).collect();
+    let expected = [
+        "stop the kubelet",
+        "leave the etcd member where it is listed: the only voter",
+        "empty /data/etcd",
+        "unmount everything below /var/lib/kubelet",
+        "empty /etc/kubernetes/manifests",
+        "empty /var/lib/kubelet",
+        "empty /etc/kubernetes/pki",
+    ];
+    assert_eq!(lines[..7], expected);
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::member::Departure;
 use super::plan::Action;
-use super::{CLEANUP_NODE, ResetError, cluster, mounts};
+use super::{CLEANUP_NODE, REMOVE_ETCD_MEMBER, ResetError, cluster, mounts};
 use crate::api::Dialer;
 use crate::config::ResetSettings;
 use crate::cri::Client;
@@ -25,15 +26,24 @@ pub(super) struct Tools<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) reporter: &'a Reporter,
     pub(super) files: &'a Journalless,
+    pub(super) departure: Option<&'a Departure>,
 }
 
 /// Does everything but [`Action::Forget`].
 pub(super) async fn all(actions: &[Action], tools: Tools<'_>) -> Result<(), ResetError> {
     let mut failures = Vec::new();
     for action in actions.iter().filter(|action| !matches!(action, Action::Forget { .. })) {
-        let step = tools.reporter.step(CLEANUP_NODE, action.to_string());
+        let phase = match action {
+            Action::RemoveEtcdMember { .. } | Action::LeaveEtcdMember { .. } => REMOVE_ETCD_MEMBER,
+            _ => CLEANUP_NODE,
+        };
+        let step = tools.reporter.step(phase, action.to_string());
         match tools.act(action).await {
             Ok(ending) => step.end(ending),
+            // While the member is there its data, certificates and manifest stay.
+            Err(reason) if matches!(action, Action::RemoveEtcdMember { .. }) => {
+                return Err(ResetError::EtcdMember { reason });
+            }
             Err(failure) => {
                 tools.reporter.warn(Some(CLEANUP_NODE), format!("cannot {action}: {failure}"));
                 failures.push(format!("cannot {action}: {failure}"));
@@ -84,6 +94,8 @@ impl Tools<'_> {
                     Ending::Skipped(why)
                 }
             }),
+            Action::RemoveEtcdMember { .. } => self.remove_etcd_member().await,
+            Action::LeaveEtcdMember { why } => Ok(self.left_behind(why)),
             Action::RemoveSandboxes { socket } => self.remove_sandboxes(socket).await,
             Action::Unmount { below } => self.unmount(below),
             Action::Remove { path } => match self.files.remove(path).map_err(text)? {
@@ -105,6 +117,23 @@ impl Tools<'_> {
             Action::Keep { .. } => Ok(Ending::Skipped("its earlier content was not kept".into())),
             Action::Forget { .. } => Ok(done()),
         }
+    }
+
+    async fn remove_etcd_member(self) -> Result<Ending, String> {
+        let Some(Departure::Leaves(leaving)) = self.departure else { return Ok(gone()) };
+        Ok(match leaving.run(self.settings.force, self.reporter).await? {
+            None => done(),
+            Some(why) => self.left_behind(&why),
+        })
+    }
+
+    fn left_behind(self, why: &str) -> Ending {
+        let message = format!(
+            "the etcd member of this machine may still be listed: {why}; `etcdctl member list` in the Pod of another \
+             member shows it, `etcdctl member remove ID` removes it"
+        );
+        self.reporter.warn(Some(REMOVE_ETCD_MEMBER), message);
+        Ending::Skipped("what is left of the member is told above".into())
     }
 
     async fn stop_kubelet(self) -> Result<Ending, String> {

@@ -228,7 +228,7 @@ impl RecordedFacts {
             FactRequest::UsableCpus => facts.usable_cpus.map(Fact::Number),
             FactRequest::MemoryTotal => facts.memory_total.map(Fact::Number),
             FactRequest::Mounts => facts.mounts.clone().map(Fact::Mounts),
-            FactRequest::TcpPort { port } => facts
+            FactRequest::TcpPort { port, .. } => facts
                 .listening_tcp_ports
                 .as_ref()
                 .map(|ports| Fact::TcpPort(if ports.contains(port) { PortState::InUse } else { PortState::Free })),
@@ -268,6 +268,16 @@ impl RecordedFacts {
             gid: file.gid,
             ours: false,
         }))
+    }
+
+    fn listed(&self, path: &Path) -> Result<Vec<String>, HostError> {
+        match self.file(path)?.map(|file| &file.content) {
+            None => return Err(error("not-found", format!("there is no {}", path.display()))),
+            Some(RecordedContent::Directory(_)) => {}
+            Some(_) => return Err(error("invalid", format!("{} is no directory", path.display()))),
+        }
+        let inside = self.recording.files.iter().filter(|(file, there)| there.is_some() && file.parent() == Some(path));
+        Ok(inside.filter_map(|(file, _)| Some(file.file_name()?.to_string_lossy().into_owned())).collect())
     }
 
     fn content(&self, request: FileRequest<'_>) -> Result<Vec<u8>, HostError> {
@@ -313,6 +323,10 @@ impl FactSource for RecordedFacts {
         ready(self.content(request)).boxed()
     }
 
+    fn entries<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>> {
+        ready(self.listed(request.path)).boxed()
+    }
+
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         ready(self.run_recorded(request)).boxed()
     }
@@ -348,7 +362,7 @@ mod tests {
         assert_eq!(facts.recording().schema, SCHEMA);
         let sysctl = FactRequest::Sysctl { name: "net.ipv4.ip_forward".into() };
         assert_eq!(facts.answer(&sysctl), Ok(Fact::Text("1".into())));
-        let free = FactRequest::TcpPort { port: 10250 };
+        let free = FactRequest::TcpPort { address: None, port: 10250 };
         assert_eq!(facts.answer(&free), Ok(Fact::TcpPort(PortState::Free)));
         for request in [
             FactRequest::Kernel,

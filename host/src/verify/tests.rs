@@ -25,8 +25,8 @@ async fn joined() -> tempfile::TempDir {
     root
 }
 
-async fn drift(root: &Path, machine: &StubMachine) -> Vec<String> {
-    let report = run(root, machine).await.unwrap();
+async fn drift(root: &Path, machine: StubMachine) -> Vec<String> {
+    let report = run(root, Arc::new(machine), &Dialer::Tcp).await.unwrap();
     assert_eq!(report.verdict().is_err(), !report.drift.is_empty());
     report.drift.into_iter().map(|drift| format!("{}: {} / {}", drift.subject, drift.expected, drift.found)).collect()
 }
@@ -34,7 +34,7 @@ async fn drift(root: &Path, machine: &StubMachine) -> Vec<String> {
 #[tokio::test]
 async fn a_machine_as_it_was_joined_has_no_drift() {
     let root = joined().await;
-    let report = run(root.path(), &StubMachine::default()).await.unwrap();
+    let report = run(root.path(), Arc::<StubMachine>::default(), &Dialer::Tcp).await.unwrap();
     assert_eq!(report.drift, []);
     report.verdict().unwrap();
     // The record, 5 paths, 5 directories above them that the join made, the unit and its health.
@@ -55,7 +55,7 @@ async fn tells_every_kind_of_difference() {
     let state = UnitState { exists: true, active: false, restarts: None };
     let machine =
         StubMachine { kubelet: Some(state).into(), healths: vec![Some(500)].into(), ..StubMachine::default() };
-    let found = drift(root.path(), &machine).await;
+    let found = drift(root.path(), machine).await;
     let hash = sha256_hex;
     assert_eq!(
         found,
@@ -81,7 +81,7 @@ async fn a_rotated_certificate_is_no_drift() {
     let link = root.path().join(CURRENT_PEM.trim_start_matches('/'));
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink("/var/lib/kubelet/pki/kubelet-client-2.pem", link).unwrap();
-    assert_eq!(drift(root.path(), &StubMachine::default()).await, [""; 0]);
+    assert_eq!(drift(root.path(), StubMachine::default()).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -91,8 +91,11 @@ async fn a_join_that_did_not_finish_is_drift_and_no_record_an_error() {
     let journal = Journal::open(root.path(), header).unwrap();
     journal.intend(Effect::Removal { path: "/x".into() }).unwrap();
     drop(journal);
-    let found = drift(root.path(), &StubMachine::default()).await;
+    let found = drift(root.path(), StubMachine::default()).await;
     assert_eq!(found, ["record: a finished join / a join that did not finish"]);
     let empty = tempfile::tempdir().unwrap();
-    assert_eq!(run(empty.path(), &StubMachine::default()).await.unwrap_err().code(), "verify-no-record");
+    assert_eq!(
+        run(empty.path(), Arc::<StubMachine>::default(), &Dialer::Tcp).await.unwrap_err().code(),
+        "verify-no-record"
+    );
 }

@@ -4,8 +4,12 @@ use crate::bindings::exports::mortise::preflight::check::{CheckInfo, Guest, Repo
 use crate::bindings::mortise::host::context::{self, NodeRole};
 use crate::bindings::mortise::host::types::Error;
 use crate::bindings::mortise::host::{facts, files as host_files};
+use crate::control_plane::{self, Directory};
 use crate::list::{self, Check, Join};
 use crate::{files, kernel, kubelet, network, runtime, system};
+
+/// kubeadm's default.
+const API_SERVER_PORT: u16 = 6443;
 
 struct Plugin;
 
@@ -32,6 +36,16 @@ fn this_join() -> Join {
         worker: context::role() == NodeRole::Worker,
         ca_cert_path: context::parameter("ca-cert-path"),
         endpoint_host: context::parameter("endpoint-host"),
+        advertise_address: context::parameter("advertise-address"),
+        bind_port: context::parameter("bind-port").and_then(|port| port.parse().ok()).unwrap_or(API_SERVER_PORT),
+        bind_addresses: ["api-server-bind-address", "scheduler-bind-address", "controller-manager-bind-address"]
+            .map(context::parameter),
+        etcd_address: context::parameter("etcd-address"),
+        etcd_data_dir: context::parameter("etcd-data-dir"),
+        etcd_certificates: ["etcd-ca-file", "etcd-cert-file", "etcd-key-file"]
+            .into_iter()
+            .filter_map(context::parameter)
+            .collect(),
     }
 }
 
@@ -47,8 +61,31 @@ fn run(check: &Check) -> Result<Report, Error> {
         Check::Hostname => network::judge_hostname(&context::node_name(), &answered(facts::node_name_addresses())?),
         Check::KubeletVersion => kubelet::judge_version(facts::executable("kubelet")?.as_ref(), kubernetes_minor()?),
         Check::KubeletService => kubelet::judge_service(&facts::unit("kubelet")?),
-        Check::KubeletPort => kubelet::judge_port(kubelet::PORT, &answered(facts::tcp_port(kubelet::PORT))?),
-        Check::Proxy(host) => network::judge_proxy(host, facts::proxy_for(&network::probe_url(host))?.as_deref()),
+        Check::Port(port, None) => kubelet::judge_port(*port, None, &answered(facts::tcp_port(*port))?),
+        Check::Port(port, Some(address)) => {
+            kubelet::judge_port(*port, Some(address), &answered(facts::tcp_port_on(address, *port))?)
+        }
+        Check::Proxy(hosts) => {
+            let mut report = Report::passed();
+            for host in hosts {
+                report = network::judge_proxy(report, host, facts::proxy_for(&network::probe_url(host))?.as_deref());
+            }
+            report
+        }
+        Check::ProxyCidr => verify_subnets()?,
+        Check::Cpus => control_plane::judge_cpus(facts::usable_cpus()?),
+        Check::Memory => control_plane::judge_memory(facts::memory_total_bytes()?),
+        Check::ClusterVersion => {
+            let version = context::parameter("cluster-version").unwrap_or_default();
+            control_plane::judge_cluster_version(&version, kubernetes_minor()?)
+        }
+        Check::Firewall(port) => control_plane::judge_firewall(&facts::unit("firewalld")?, &[*port, kubelet::PORT]),
+        Check::ManifestAvailable(path) => files::judge_available(path, host_files::stat(path)?.as_ref()),
+        Check::DirectoryAvailable(path) => control_plane::judge_directory(path, &answered(directory(path))?),
+        Check::EtcdCertificates(paths) => {
+            let there = |path: &String| Ok((path.clone(), host_files::stat(path)?.is_some()));
+            control_plane::judge_certificates(&paths.iter().map(there).collect::<Result<Vec<_>, Error>>()?)
+        }
         Check::Forwarding(forwarding) => {
             network::judge_forwarding(*forwarding, &answered(facts::sysctl(forwarding.sysctl()))?)
         }
@@ -63,6 +100,39 @@ fn verify_system() -> Result<Report, Error> {
         cgroups: &cgroups,
         options: &answered(facts::kernel_options(&kernel::option_names(cgroups.version)))?,
     }))
+}
+
+fn verify_subnets() -> Result<Report, Error> {
+    let mut report = Report::passed();
+    let subnets = ["service-subnet", "pod-subnet"].into_iter().filter_map(context::parameter);
+    for cidr in subnets.flat_map(|both| both.split(',').map(str::to_owned).collect::<Vec<_>>()) {
+        let proxy = match network::first_address_url(&cidr) {
+            Some(url) => Some(facts::proxy_for(&url)?),
+            None => None,
+        };
+        report = network::judge_subnet(report, &cidr, proxy.as_ref());
+    }
+    Ok(report)
+}
+
+fn directory(path: &str) -> Result<Directory, Error> {
+    let names = match host_files::entries(path) {
+        Ok(names) => names,
+        Err(error) if error.code == "not-found" => return Ok(Directory::Empty),
+        Err(error) if error.code == "too-large" => return Ok(Directory::Foreign(error.message)),
+        // An argument was well-formed: it is no directory.
+        Err(error) => return Err(Error { code: "unavailable".to_owned(), ..error }),
+    };
+    let mut found = Directory::Empty;
+    for name in names {
+        // What the grant does not cover, a dot file, is nobody's of us.
+        let ours = host_files::stat(&format!("{path}/{name}")).is_ok_and(|file| file.is_none_or(|file| file.ours));
+        if !ours {
+            return Ok(Directory::Foreign(name));
+        }
+        found = Directory::Ours;
+    }
+    Ok(found)
 }
 
 /// An answer that can be judged: the fact, or why the machine has none. Without the grant there is nothing to judge.

@@ -84,23 +84,24 @@ pub fn judge_service(unit: &UnitInfo) -> Report {
     )
 }
 
-/// `Port-10250`: the kubelet can listen. A failure other than a port in use says what it is.
-pub fn judge_port(port: u16, state: &Result<PortState, Error>) -> Report {
+/// `Port-…`: the kubelet, or a component of the control plane, can listen. A failure other than a port in use says what it is.
+pub fn judge_port(port: u16, address: Option<&str>, state: &Result<PortState, Error>) -> Report {
+    let name = match address {
+        None => format!("TCP port {port}"),
+        Some(address) => format!("TCP port {port} on {address}"),
+    };
     match state {
-        Ok(PortState::Free) => Report::passed().seen(&format!("TCP port {port}"), "free"),
-        Ok(PortState::Ours) => {
-            Report::passed().seen(&format!("TCP port {port}"), "used by the kubelet that an earlier run of this join started")
+        Ok(PortState::Free) => Report::passed().seen(&name, "free"),
+        Ok(PortState::Ours) => Report::passed().seen(&name, "used by what an earlier run of this join started"),
+        Ok(PortState::InUse) => {
+            let who = if port == PORT { "a kubelet" } else { "a static Pod" };
+            Report::of(Finding::error(format_args!("Port {port} is in use")).seen(&name, "in use").remedy(format_args!(
+                "`ss -ltnp 'sport = :{port}'` names the process; if it is {who} of an earlier join, run `mortise reset`"
+            )))
         }
-        Ok(PortState::InUse) => Report::of(
-            Finding::error(format_args!("Port {port} is in use"))
-                .seen(&format!("TCP port {port}"), "in use")
-                .remedy(format_args!(
-                    "`ss -ltnp 'sport = :{port}'` names the process; if it is a kubelet of an earlier join, run `mortise reset`"
-                )),
-        ),
         Err(error) => Report::of(
             Finding::error(format_args!("port {port} cannot be listened on: {}", error.message))
-                .seen(&format!("TCP port {port}"), &error.message),
+                .seen(&name, &error.message),
         ),
     }
 }
@@ -173,10 +174,13 @@ mod tests {
 
     #[test]
     fn port_of_our_own_kubelet_passes_and_a_refusal_is_not_called_in_use() {
-        assert_eq!(judge_port(PORT, &Ok(PortState::Free)).told(), []);
-        assert_eq!(judge_port(PORT, &Ok(PortState::Ours)).told(), []);
-        assert_eq!(judge_port(PORT, &Ok(PortState::InUse)).told(), [(Fatal, "Port 10250 is in use")]);
+        assert_eq!(judge_port(PORT, None, &Ok(PortState::Free)).told(), []);
+        assert_eq!(judge_port(PORT, None, &Ok(PortState::Ours)).told(), []);
+        assert_eq!(judge_port(PORT, None, &Ok(PortState::InUse)).told(), [(Fatal, "Port 10250 is in use")]);
         let refused = Err(Error { code: "unavailable".into(), message: "permission denied".into(), retryable: false });
-        assert_eq!(judge_port(PORT, &refused).told(), [(Fatal, "port 10250 cannot be listened on: permission denied")]);
+        assert_eq!(
+            judge_port(PORT, None, &refused).told(),
+            [(Fatal, "port 10250 cannot be listened on: permission denied")]
+        );
     }
 }

@@ -1,9 +1,10 @@
-//! kubeadm's checks of a worker, under kubeadm's names, severities and order (Kubernetes 1.37).
+//! kubeadm's checks of a node that joins, under kubeadm's names, severities and order (Kubernetes 1.37).
 //!
 //! [`list`] says which checks apply to a join. Each check is a pure `judge_` function over what was seen, in the
 //! module of its subject; only `guest` asks the host. Texts keep kubeadm's wording where scripts may look for it, and add
 //! the values judged and what to run. No regular expressions and no serde: the component is compiled on every cold start.
 
+pub mod control_plane;
 pub mod files;
 mod guest;
 pub mod kernel;

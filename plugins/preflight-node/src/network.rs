@@ -53,17 +53,85 @@ pub fn probe_url(endpoint_host: &str) -> String {
     }
 }
 
-/// `HTTPProxy`: the API server is usually meant to be reached directly.
-pub fn judge_proxy(endpoint_host: &str, proxy: Option<&str>) -> Report {
+/// `HTTPProxy`: an API server is usually meant to be reached directly.
+pub fn judge_proxy(report: Report, endpoint_host: &str, proxy: Option<&str>) -> Report {
     let url = probe_url(endpoint_host);
-    let Some(proxy) = proxy else { return Report::passed().seen(&url, "no proxy") };
-    Report::of(
+    let Some(proxy) = proxy else { return report.seen(&url, "no proxy") };
+    report.with(
         Finding::warning(format_args!(
             "connection to \"{url}\" uses proxy \"{proxy}\"; if that is not intended, adjust your proxy settings"
         ))
         .seen("proxy", proxy)
         .remedy(format_args!("add `{endpoint_host}` to NO_PROXY, unless the proxy is wanted")),
     )
+}
+
+/// URL of a subnet's first address after that of the network, for which `HTTPProxyCIDR` asks; none: it is no subnet, or
+/// has no such address.
+pub fn first_address_url(cidr: &str) -> Option<String> {
+    let (address, length) = cidr.split_once('/')?;
+    let length: u32 = length.parse().ok()?;
+    let is_v6 = address.contains(':');
+    let (width, parsed): (u32, _) =
+        if is_v6 { (128, parse_v6(address)?) } else { (32, parse_parts(address, '.', 10, 4)?) };
+    let bits = width.checked_sub(length).filter(|bits| *bits > 0)?;
+    let first = parsed & !1_u128.checked_shl(bits).map_or(u128::MAX, |end| end - 1) | 1;
+    Some(if is_v6 {
+        let groups = (0..8).rev().map(|at| format!("{:x}", first >> (16 * at) & 0xffff));
+        format!("https://[{}]:1234/", groups.reduce(|address, group| address + ":" + &group)?)
+    } else {
+        let octet = |shift: u32| first >> shift & 0xff;
+        format!("https://{}.{}.{}.{}:1234/", octet(24), octet(16), octet(8), octet(0))
+    })
+}
+
+/// The standard library's parser and printer are 7 KB of code. Without an IPv4 address at its end, which nobody writes in
+/// a subnet.
+fn parse_v6(text: &str) -> Option<u128> {
+    let Some((head, tail)) = text.split_once("::") else { return parse_parts(text, ':', 16, 8) };
+    let part = |text: &str| match text {
+        "" => Some((0, 0)),
+        text => {
+            let count = text.split(':').count();
+            Some((count, parse_parts(text, ':', 16, count)?))
+        }
+    };
+    let ((head_count, head), (tail_count, tail)) = (part(head)?, part(tail)?);
+    let gap = 8_usize.checked_sub(head_count + tail_count).filter(|gap| *gap > 0)?;
+    // A head of no groups would be shifted by the whole width.
+    Some(head.checked_shl(16 * u32::try_from(gap + tail_count).ok()?).unwrap_or(0) | tail)
+}
+
+/// `count` numbers, each of 8 bits in decimal or of 16 in hexadecimal.
+fn parse_parts(text: &str, separator: char, radix: u32, count: usize) -> Option<u128> {
+    let (bits, digits) = if radix == 10 { (8, 3) } else { (16, 4) };
+    let mut parts = text.split(separator);
+    let mut all = 0;
+    for _ in 0..count {
+        let part = parts.next()?;
+        let plain = (1..=digits).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = u32::from_str_radix(part, radix).ok().filter(|part| plain && part >> bits == 0)?;
+        all = all << bits | u128::from(part);
+    }
+    (count <= 8 && parts.next().is_none()).then_some(all)
+}
+
+/// `HTTPProxyCIDR`: Services and Pods are not behind a proxy. `proxy`: none where [`first_address_url`] is.
+pub fn judge_subnet(report: Report, cidr: &str, proxy: Option<&Option<String>>) -> Report {
+    match proxy {
+        None => report.with(Finding::error(format_args!("error parsing CIDR \"{cidr}\"")).remedy(
+            "`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows `networking`; mend it there",
+        )),
+        Some(None) => report.seen(cidr, "no proxy"),
+        Some(Some(proxy)) => report.with(
+            Finding::warning(format_args!(
+                "connection to \"{cidr}\" uses proxy \"{proxy}\". This may lead to malfunctional cluster setup. Make sure \
+                 that Pod and Services IP ranges specified correctly as exceptions in proxy configuration"
+            ))
+            .seen("proxy", proxy)
+            .remedy(format_args!("add `{cidr}` to NO_PROXY")),
+        ),
+    }
 }
 
 /// Which kernel parameter a node whose API server has this address needs.
@@ -160,8 +228,8 @@ mod tests {
 
     #[test]
     fn proxy_on_the_way_warns() {
-        assert_eq!(judge_proxy("api.example.com", None).told(), []);
-        let report = judge_proxy("2001:db8::1", Some("http://proxy:3128"));
+        assert_eq!(judge_proxy(Report::passed(), "api.example.com", None).told(), []);
+        let report = judge_proxy(Report::passed(), "2001:db8::1", Some("http://proxy:3128"));
         assert_eq!(report.findings[0].severity, Warning);
         assert_eq!(
             report.findings[0].message,
@@ -169,6 +237,50 @@ mod tests {
         );
         assert!(report.findings[0].remedy.as_ref().unwrap().starts_with("add `2001:db8::1` to NO_PROXY"));
         assert_eq!(probe_url("192.0.2.1"), "https://192.0.2.1");
+    }
+
+    #[test]
+    fn subnets_are_tried_at_the_address_after_that_of_the_network() {
+        for (cidr, url) in [
+            ("10.96.0.0/12", "https://10.96.0.1:1234/"),
+            ("10.111.5.9/12", "https://10.96.0.1:1234/"),
+            ("0.0.0.0/0", "https://0.0.0.1:1234/"),
+            ("192.0.2.6/31", "https://192.0.2.7:1234/"),
+            ("fd00:1::5/108", "https://[fd00:1:0:0:0:0:0:1]:1234/"),
+            ("fd00:1:2:3:4:5:6:7/64", "https://[fd00:1:2:3:0:0:0:1]:1234/"),
+            ("2001:db8:a::/48", "https://[2001:db8:a:0:0:0:0:1]:1234/"),
+            ("::/0", "https://[0:0:0:0:0:0:0:1]:1234/"),
+        ] {
+            assert_eq!(first_address_url(cidr).as_deref(), Some(url), "{cidr}");
+        }
+        for cidr in ["", "10.96.0.0", "10.96.0/12", "10.96.0.0.0/12", "10.96.0.256/12", "10.0.0.0/33", "10.0.0.0/32"] {
+            assert_eq!(first_address_url(cidr), None, "{cidr}");
+        }
+        for cidr in [
+            "fd00::/129",
+            "fd00::/128",
+            "fd00:/64",
+            "::1",
+            "1::2::3/64",
+            ":::/64",
+            "1:2:3:4:5:6:7:8::/64",
+            "g::/64",
+            "12345::/64",
+        ] {
+            assert_eq!(first_address_url(cidr), None, "{cidr}");
+        }
+    }
+
+    #[test]
+    fn proxy_for_a_subnet_warns_and_a_bad_subnet_is_an_error() {
+        let judged = |proxy: Option<&Option<String>>| judge_subnet(Report::passed(), "10.96.0.0/12", proxy);
+        assert_eq!(judged(Some(&None)).told(), []);
+        assert_eq!(judged(None).told(), [(Fatal, "error parsing CIDR \"10.96.0.0/12\"")]);
+        let warned = judged(Some(&Some("http://proxy:3128".to_owned())));
+        assert_eq!(warned.findings[0].severity, Warning);
+        assert!(
+            warned.findings[0].message.starts_with("connection to \"10.96.0.0/12\" uses proxy \"http://proxy:3128\".")
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The TCP balancer behind the control plane's name: round robin over the nodes that accept a connection.
+//! The TCP balancer behind the control plane's name: round robin over the nodes whose API server is ready.
 //!
-//! It knows nothing of TLS or health. Its settings are one file, looked at before every decision, so a change counts at
-//! once, also for connections that are open. The delay stands in for distance: bytes leave that much later than they
+//! A connection ends when its API server is found dead, so that a client need not wait for its own time-out. The settings
+//! are one file, looked at before every decision, so a change counts at once, also for connections that are open. The delay stands in for distance: bytes leave that much later than they
 //! came, each way, and a new connection costs one round trip more, as its handshake would.
+
+mod health;
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::health::{Backends, Health};
 use crate::state::{self, API_PORT, ClusterName, ENDPOINT_ADDRESS};
 
 /// A node that does not even refuse within this is left alone for [`REST`].
@@ -85,15 +88,33 @@ pub(crate) fn serve(cluster: &ClusterName) -> Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let address = SocketAddrV4::new(ENDPOINT_ADDRESS, API_PORT);
         let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let backends = Arc::new(Backends::default());
+        tokio::spawn(Arc::clone(&backends).look_after(Arc::clone(&settings)));
         let mut turn = Turn::default();
         loop {
             let (client, _) = listener.accept().await.context("accepting a connection")?;
-            let Some(server) = turn.connect(&settings.current().backends).await else {
+            let Some((backend, server)) = turn.connect(&backends.eligible(&settings.current().backends)).await else {
                 continue;
             };
-            tokio::spawn(forward(client, server, Arc::clone(&settings)));
+            let (settings, backends) = (Arc::clone(&settings), Arc::clone(&backends));
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = forward(client, server, settings) => {}
+                    () = death_of(backend, &backends) => {}
+                }
+            });
         }
     })
+}
+
+/// Ends when a backend that was ready is found dead; never, where it was not.
+async fn death_of(backend: Ipv4Addr, backends: &Backends) {
+    let Some(mut health) = backends.follow(backend) else { return std::future::pending().await };
+    // Before the first API server is ready, connections are tried with those that are not.
+    if health.wait_for(|health| *health == Health::Ready).await.is_ok() {
+        // One that is not looked after any more is gone from the settings.
+        let _ = health.wait_for(|health| *health == Health::Dead).await;
+    }
 }
 
 /// Whose turn it is, and who is better left alone for now.
@@ -104,7 +125,7 @@ struct Turn {
 }
 
 impl Turn {
-    async fn connect(&mut self, backends: &[Ipv4Addr]) -> Option<TcpStream> {
+    async fn connect(&mut self, backends: &[Ipv4Addr]) -> Option<(Ipv4Addr, TcpStream)> {
         for offset in 0..backends.len() {
             let index = (self.next + offset) % backends.len();
             let backend = backends[index];
@@ -115,7 +136,7 @@ impl Turn {
                 Ok(Ok(stream)) => {
                     self.next = index + 1;
                     self.resting.remove(&backend);
-                    return Some(stream);
+                    return Some((backend, stream));
                 }
                 // A refusal is quick, and the next moment may bring the API server up.
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}

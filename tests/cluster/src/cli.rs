@@ -40,10 +40,13 @@ enum Command {
     Build,
     /// Build what tests of registries run: oras and cosign.
     BuildRegistryTools,
-    /// Make a cluster with a control plane on n1, and workers n2, n3, … joined by kubeadm.
+    /// Make a cluster with control planes n1, n2, … and workers after them, made and joined by kubeadm.
     Up {
         #[command(flatten)]
         cluster: Named,
+        /// How many control planes, each with an etcd member.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
+        control_planes: u8,
         /// How many workers.
         #[arg(long, default_value_t = 0)]
         workers: u8,
@@ -51,7 +54,7 @@ enum Command {
         #[arg(long, value_name = "PID")]
         die_with: Option<i32>,
         /// Only the network: no control plane, no node.
-        #[arg(long, conflicts_with = "workers")]
+        #[arg(long, conflicts_with_all = ["workers", "control_planes"])]
         bare: bool,
         /// Leave what there is when a step fails, to look into it.
         #[arg(long)]
@@ -78,8 +81,8 @@ enum Command {
     JoinLine {
         #[command(flatten)]
         cluster: Named,
-        /// The one for a control plane.
-        #[arg(long, conflicts_with = "fresh")]
+        /// The one for a control plane, with a token and a certificate key made now.
+        #[arg(long)]
         control_plane: bool,
         /// One with a token made now.
         #[arg(long)]
@@ -151,8 +154,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             println!("{}", artifacts.binaries().display());
         }
         Command::BuildRegistryTools => println!("{}", build::ensure_registry_tools(&say)?.display()),
-        Command::Up { cluster, workers, die_with, bare, keep_failed } => {
-            let options = UpOptions { name: Some(cluster.name.clone()), workers, bare, verbose: true };
+        Command::Up { cluster, control_planes, workers, die_with, bare, keep_failed } => {
+            let name = Some(cluster.name.clone());
+            let options = UpOptions { name, control_planes, workers, bare, verbose: true };
             Cluster::up_for(&options, die_with, keep_failed)?;
         }
         Command::Add { node, disk, cluster } => {
@@ -165,11 +169,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Exec { node, cluster, argv } => return enter::exec(&cluster.parse()?, &node, &argv),
         Command::JoinLine { cluster, control_plane, fresh } => {
-            let name = cluster.parse()?;
             let line = match (control_plane, fresh) {
-                (true, _) => kubeadm::JoinLines::load(&name)?.control_plane,
+                (true, _) => Cluster::open(&cluster.name)?.fresh_control_plane_join_line()?,
                 (_, true) => Cluster::open(&cluster.name)?.fresh_join_line()?,
-                _ => kubeadm::JoinLines::load(&name)?.worker,
+                _ => kubeadm::JoinLines::load(&cluster.parse()?)?.worker,
             };
             println!("{line}");
         }

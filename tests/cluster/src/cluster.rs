@@ -24,7 +24,9 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 pub struct UpOptions {
     /// Its name; without one it gets one that no other test has.
     pub name: Option<String>,
-    /// Nodes `n2`, `n3`, … joined by the real kubeadm.
+    /// Nodes `n1`, `n2`, … that the real kubeadm makes control planes, each with an etcd member; 0 means 1.
+    pub control_planes: u8,
+    /// The nodes after them, joined by the real kubeadm.
     pub workers: u8,
     /// No control plane and no node: for tests of nodes alone, in a fraction of a second.
     pub bare: bool,
@@ -112,11 +114,16 @@ impl Cluster {
         say("n1 is added, containerd runs");
         kubeadm::init(&self.name, &first, &self.in_node())?;
         say("kubeadm init is done");
-        for index in 0..options.workers {
-            let worker = format!("n{}", index + 2);
-            self.add(&worker)?;
-            self.join(&worker)?;
-            say(&format!("{worker} has joined"));
+        let control_planes = options.control_planes.max(1);
+        for index in 2..=control_planes + options.workers {
+            let node = format!("n{index}");
+            self.add(&node)?;
+            if index <= control_planes {
+                self.join_control_plane(&node)?;
+            } else {
+                self.join(&node)?;
+            }
+            say(&format!("{node} has joined"));
         }
         for node in self.nodes()? {
             self.wait_for_ready(&node.name, READY_LIMIT)?;
@@ -219,10 +226,13 @@ impl Cluster {
     ///
     /// When none runs.
     pub fn control_plane(&self) -> Result<String> {
-        let nodes = self.nodes()?;
-        let found = nodes.iter().find(|node| kubeadm::has_admin_config(node));
-        found
-            .map(|node| node.name.clone())
+        Ok(self.running_control_plane()?.name)
+    }
+
+    fn running_control_plane(&self) -> Result<NodeRecord> {
+        let mut nodes = self.nodes()?.into_iter();
+        nodes
+            .find(kubeadm::has_admin_config)
             .with_context(|| format!("no node of cluster `{}` has {ADMIN_CONFIG}", self.name.as_str()))
     }
 
@@ -235,7 +245,7 @@ impl Cluster {
         Ok(JoinLines::load(&self.name)?.worker)
     }
 
-    /// The same line for a control plane.
+    /// The same line for a control plane. Its certificate key lasts two hours.
     ///
     /// # Errors
     ///
@@ -253,6 +263,44 @@ impl Cluster {
         kubeadm::fresh_join_line(&self.control_plane()?, &self.in_node())
     }
 
+    /// Uploads the shared certificates anew and returns the key that opens them, 64 hex digits. No argument list of a
+    /// process shows it: give it to a join in a file or its environment to keep it so.
+    ///
+    /// # Errors
+    ///
+    /// When kubeadm cannot.
+    pub fn fresh_certificate_key(&self) -> Result<String> {
+        kubeadm::fresh_certificate_key(&self.name, &self.running_control_plane()?, &self.in_node())
+    }
+
+    /// A control plane's join line with a token and a certificate key made now.
+    ///
+    /// # Errors
+    ///
+    /// When kubeadm cannot make them.
+    pub fn fresh_control_plane_join_line(&self) -> Result<String> {
+        let key = self.fresh_certificate_key()?;
+        Ok(format!("{} --control-plane --certificate-key {key}", self.fresh_join_line()?))
+    }
+
+    /// Runs etcdctl with all rights on a control plane's own member and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// When the node is no control plane or etcdctl fails.
+    pub fn etcdctl(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        self.run(node, &[&["etcdctl"], arguments].concat())
+    }
+
+    /// Joins a node as a control plane with the real kubeadm.
+    ///
+    /// # Errors
+    ///
+    /// When kubeadm fails; the text carries its last lines.
+    pub fn join_control_plane(&self, node: &str) -> Result<()> {
+        kubeadm::join_control_plane(&self.name, node, &self.in_node())
+    }
+
     /// Joins a node as a worker with the real kubeadm.
     ///
     /// # Errors
@@ -260,6 +308,25 @@ impl Cluster {
     /// When kubeadm fails; the text carries its last lines.
     pub fn join(&self, node: &str) -> Result<()> {
         kubeadm::join(&self.name, node, &self.in_node())
+    }
+
+    /// The content of a file of a running node.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not run or the file cannot be read.
+    pub fn read(&self, node: &str, path: &str) -> Result<Vec<u8>> {
+        crate::enter::read_in(&crate::enter::running_node(&self.name, node)?, path)
+    }
+
+    /// Moves the calling thread to the network that all nodes hang on, for good: sockets that it opens from now on reach
+    /// nodes and endpoint by their addresses. It belongs to no node, so it outlives each of them.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not run.
+    pub fn enter_network(&self) -> Result<()> {
+        crate::enter::enter_network(&self.name)
     }
 
     /// Waits until a Node exists and is Ready.

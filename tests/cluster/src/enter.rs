@@ -24,6 +24,13 @@ pub(crate) const NODE_SHIMS: &str = "/run/node/shim";
 pub(crate) const NODE_BINARIES: &str = "/run/node/bin";
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The certificates with which a command `etcdctl` asks the member of its own node: those of the liveness probe.
+const ETCDCTL: [(&str, &str, &str); 3] = [
+    ("--cacert", "ETCDCTL_CACERT", "/etc/kubernetes/pki/etcd/ca.crt"),
+    ("--cert", "ETCDCTL_CERT", "/etc/kubernetes/pki/etcd/healthcheck-client.crt"),
+    ("--key", "ETCDCTL_KEY", "/etc/kubernetes/pki/etcd/healthcheck-client.key"),
+];
+
 /// Runs a command in a node and returns its exit code (128 + N for signal N).
 ///
 /// Signals are handed on, and the command dies with this process: whoever kills `exec` kills what it runs.
@@ -39,6 +46,7 @@ pub(crate) fn exec(cluster: &ClusterName, node: &str, argv: &[String]) -> Result
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).args(argv);
     node_environment(&mut command);
+    command.envs(etcdctl_environment(argv));
     let line = describe(&command);
     let status = run_and_forward_signals(command).with_context(|| format!("running `{line}`"))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
@@ -75,6 +83,13 @@ fn run_and_forward_signals(mut command: Command) -> Result<ExitStatus> {
             }
         }
     })
+}
+
+/// Certificates for `etcdctl`, but those that the caller names: it refuses to be told twice.
+fn etcdctl_environment(argv: &[String]) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_meant = argv.first().is_some_and(|program| program == "etcdctl");
+    let is_named = |flag: &str| argv.iter().any(|word| word.split('=').next() == Some(flag));
+    ETCDCTL.into_iter().filter(move |(flag, ..)| is_meant && !is_named(flag)).map(|(_, name, file)| (name, file))
 }
 
 /// Starts a command that outlives this process inside a cluster's namespaces, in cgroup `group`.
@@ -141,6 +156,11 @@ const NODE_NAMESPACES: [(&str, LinkNameSpaceType); 5] = [
     ("mnt", LinkNameSpaceType::Mount),
 ];
 
+/// Moves the calling thread, and what it starts from now on, to the network that all nodes hang on.
+pub(crate) fn enter_network(cluster: &ClusterName) -> Result<()> {
+    join(&cluster_init(cluster)?, &CLUSTER_NAMESPACES[..1])
+}
+
 /// Joins namespaces of a process; children join its PID namespace, this process does not.
 fn join(target: &Identity, namespaces: &[(&str, LinkNameSpaceType)]) -> Result<()> {
     let directory = PathBuf::from(format!("/proc/{}/ns", target.pid));
@@ -161,6 +181,12 @@ fn join(target: &Identity, namespaces: &[(&str, LinkNameSpaceType)]) -> Result<(
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("opening `{}`: root is needed", path.display()))
+}
+
+/// A file's content as a node sees it.
+pub(crate) fn read_in(node: &NodeRecord, path: &str) -> Result<Vec<u8>> {
+    let init = node.init.context("a running node has a first process")?;
+    fs::read(format!("/proc/{}/root{path}", init.pid)).with_context(|| format!("reading `{path}` of `{}`", node.name))
 }
 
 /// Whether a file exists as a node sees it.

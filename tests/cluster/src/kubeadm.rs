@@ -1,4 +1,4 @@
-//! What is asked of the real kubeadm: the first control plane, workers, tokens; and the join lines it prints.
+//! What is asked of the real kubeadm: control planes, workers, tokens, certificate keys; and the join lines it prints.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -18,6 +18,8 @@ pub const ADMIN_CONFIG: &str = "/etc/kubernetes/admin.conf";
 const KUBECTL: [&str; 3] = ["kubectl", "--kubeconfig", ADMIN_CONFIG];
 /// Where the first control plane finds its configuration.
 const INIT_CONFIG: &str = "/var/lib/mortise/init.yaml";
+/// The same without the key and the token of `kubeadm init`, so that kubeadm makes a key.
+const UPLOAD_CONFIG: &str = "/var/lib/mortise/upload.yaml";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 const CERTIFICATE_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -55,7 +57,7 @@ impl JoinLines {
     }
 }
 
-fn init_config(cluster: &ClusterName, address: Ipv4Addr) -> String {
+fn init_config(cluster: &ClusterName, address: Ipv4Addr, secrets: &str) -> String {
     format!(
         "apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
@@ -63,11 +65,7 @@ localAPIEndpoint: {{advertiseAddress: {address}, bindPort: {API_PORT}}}
 nodeRegistration:
   criSocket: unix:///run/containerd/containerd.sock
   imagePullPolicy: IfNotPresent
-certificateKey: \"{CERTIFICATE_KEY}\"
-bootstrapTokens:
-- token: {TOKEN}
-  ttl: 24h0m0s
----
+{secrets}---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 kubernetesVersion: {KUBERNETES_VERSION}
@@ -88,9 +86,9 @@ pub(crate) type InNode<'a> = &'a dyn Fn(&str, &[&str]) -> Command;
 
 /// Makes the first control plane on a node that has joined nothing.
 pub(crate) fn init(cluster: &ClusterName, node: &state::NodeRecord, in_node: InNode<'_>) -> Result<()> {
-    let pid = node.init.context("a running node has a first process")?.pid;
-    let config = format!("/proc/{pid}/root{INIT_CONFIG}");
-    fs::write(&config, init_config(cluster, node.address)).with_context(|| format!("writing `{config}`"))?;
+    let secrets =
+        format!("certificateKey: \"{CERTIFICATE_KEY}\"\nbootstrapTokens:\n- token: {TOKEN}\n  ttl: 24h0m0s\n");
+    write_config(node, INIT_CONFIG, &init_config(cluster, node.address, &secrets))?;
     let ignored = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
     let with_config = format!("--config={INIT_CONFIG}");
     let output = run(&mut in_node(
@@ -113,9 +111,23 @@ pub(crate) fn init(cluster: &ClusterName, node: &state::NodeRecord, in_node: InN
     state::write_json(&JoinLines::path(cluster), &lines)
 }
 
+fn write_config(node: &state::NodeRecord, path: &str, text: &str) -> Result<()> {
+    let pid = node.init.context("a running node has a first process")?.pid;
+    let path = format!("/proc/{pid}/root{path}");
+    fs::write(&path, text).with_context(|| format!("writing `{path}`"))
+}
+
 /// Joins a node as a worker, with the real kubeadm.
 pub(crate) fn join(cluster: &ClusterName, node: &str, in_node: InNode<'_>) -> Result<()> {
-    let line = JoinLines::load(cluster)?.worker;
+    join_by(&JoinLines::load(cluster)?.worker, node, in_node)
+}
+
+/// Joins a node as a control plane, with the real kubeadm.
+pub(crate) fn join_control_plane(cluster: &ClusterName, node: &str, in_node: InNode<'_>) -> Result<()> {
+    join_by(&JoinLines::load(cluster)?.control_plane, node, in_node)
+}
+
+fn join_by(line: &str, node: &str, in_node: InNode<'_>) -> Result<()> {
     let ignored = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
     let words: Vec<&str> = line.split(' ').chain([ignored.as_str()]).collect();
     run(&mut in_node(node, &words)).map(drop)
@@ -125,6 +137,23 @@ pub(crate) fn join(cluster: &ClusterName, node: &str, in_node: InNode<'_>) -> Re
 pub(crate) fn fresh_join_line(node: &str, in_node: InNode<'_>) -> Result<String> {
     let create = ["kubeadm", "--kubeconfig", ADMIN_CONFIG, "token", "create", "--print-join-command"];
     Ok(run(&mut in_node(node, &create))?.trim().to_owned())
+}
+
+/// Uploads the shared certificates under a key that kubeadm makes, and returns the key.
+pub(crate) fn fresh_certificate_key(
+    cluster: &ClusterName,
+    node: &state::NodeRecord,
+    in_node: InNode<'_>,
+) -> Result<String> {
+    // Without a configuration kubeadm would ask the internet for the newest release first.
+    write_config(node, UPLOAD_CONFIG, &init_config(cluster, node.address, ""))?;
+    let with_config = format!("--config={UPLOAD_CONFIG}");
+    let upload = ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", &with_config];
+    let printed = run(&mut in_node(&node.name, &upload))?;
+    let is_key = |line: &&str| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // What it printed is not shown: part of it is a secret.
+    let key = printed.lines().find(is_key).context("`kubeadm init phase upload-certs` printed no key")?;
+    Ok(key.to_owned())
 }
 
 /// Whether a path is kubeadm's administrator's way in, seen from outside through a node's root.

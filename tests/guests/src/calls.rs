@@ -1,7 +1,7 @@
 //! Calls of host functions as the setting `calls` lists them: calls end with U+001E, their words with U+001F. The answers
 //! are evidence, so that a test sees each of them, and that the call after a bad one is answered.
 
-use crate::bindings::mortise::host::{commands, context, facts, http, probe, secrets, settings, types::Error};
+use crate::bindings::mortise::host::{commands, context, facts, files, http, probe, secrets, settings, types::Error};
 
 /// Longest shown text of an answer.
 const SHOWN: usize = 1000;
@@ -35,6 +35,15 @@ fn one(words: &[&str]) -> Result<String, Error> {
             format!("{} {} {sizes:?} {:?}", it.connection.address, it.protocol, it.distrust)
         }),
         ["dns", name] => probe::dns(name).map(|it| it.addresses.join(",")),
+        ["stat", path] => files::stat(path).map(|found| format!("{found:?}")),
+        ["read", path] => files::read(path).map(|content| String::from_utf8_lossy(&content).into_owned()),
+        ["sysctl", name] => facts::sysctl(name),
+        ["grants"] => Ok(context::grants().len().to_string()),
+        ["host-time"] => Ok(context::host_time_left_ms().to_string()),
+        ["exec", program, arguments @ ..] => {
+            let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+            commands::run(program, &arguments).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        }
         ["reveal", name] => secrets::reveal(name).map(|it| String::from_utf8_lossy(&it).into_owned()),
         ["run", secret, program, arguments @ ..] => {
             let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();

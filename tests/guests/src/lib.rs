@@ -15,6 +15,8 @@ use bindings::exports::mortise::preflight::check::{
     CheckInfo, Error, Finding, Guest as Check, Report, Severity, Stage,
 };
 mod calls;
+mod many;
+mod wasi;
 
 use bindings::mortise::host::{commands, context, facts, files, log, settings};
 
@@ -47,14 +49,40 @@ const CHECKS: &[&str] = &[
     "asks-forever",
     "network",
     "writes-terminal",
+    "evil-texts",
+    "evil-error",
+    "evil-panic",
+    "floods-stdout",
+    "random",
+    "handles",
+    "hostcall-bytes",
+    "many-asks",
+    "much-evidence",
+    "much-finding-evidence",
+    "large-report",
+    "large-remedy",
+    "large-skip",
+    "long-lines",
     "calls",
 ];
 
 impl Check for Guest {
     fn list_checks() -> Vec<CheckInfo> {
+        if settings::get().contains("\"list\":\"many\"") {
+            return many::list();
+        }
         if settings::get().contains("\"list\":\"bad-id\"") {
             let title = String::new();
             return vec![CheckInfo { id: "bad id".into(), title, stage: Stage::Node, severity: Severity::Error }];
+        }
+        let check =
+            |id: &str, title: String| CheckInfo { id: id.into(), title, stage: Stage::Node, severity: Severity::Error };
+        match settings::text("list").as_deref() {
+            Some("many") => return (0..257).map(|n| check(&format!("c{n}"), String::new())).collect(),
+            Some("twice") => return vec![check("once", String::new()), check("Once", String::new())],
+            Some("long-title") => return vec![check("a", "x".repeat(201))],
+            Some("long-id") => return vec![check(&"x".repeat(254), String::new())],
+            _ => {}
         }
         let wanted: Vec<String> = only();
         CHECKS
@@ -62,7 +90,7 @@ impl Check for Guest {
             .filter(|id| wanted.is_empty() || wanted.iter().any(|name| name == *id))
             .map(|id| CheckInfo {
                 id: (*id).into(),
-                title: format!("what happens when a check {id}"),
+                title: if id.starts_with("evil") { evil("title") } else { format!("what happens when a check {id}") },
                 stage: match *id {
                     "cluster" => Stage::Cluster,
                     "joined" => Stage::Joined,
@@ -157,6 +185,60 @@ impl Check for Guest {
                 ],
                 ..passed()
             }),
+            "evil-texts" => {
+                let one = || vec![(evil("name"), evil("value"))];
+                let finding = Finding {
+                    severity: Severity::Warning,
+                    message: evil("message"),
+                    evidence: one(),
+                    remedy: Some(evil("remedy")),
+                    extra: one(),
+                };
+                log::write(log::Level::Warn, &evil("log"));
+                Ok(Report { skipped: Some(evil("skipped")), findings: vec![finding], evidence: one(), extra: one() })
+            }
+            "evil-error" => Err(Error { code: evil("code"), message: evil("message"), retryable: false }),
+            "evil-panic" => panic!("{}", evil("panic")),
+            "floods-stdout" => {
+                for _ in 0..10_000 {
+                    println!("{}", "noise ".repeat(100));
+                }
+                Ok(passed())
+            }
+            "random" => Ok(Report { skipped: Some(wasi::random(64 << 10, 1 << 20)), ..passed() }),
+            "handles" => Ok(Report { skipped: Some(wasi::handles(5_000)), ..passed() }),
+            "many-asks" => {
+                let mut asked = 0;
+                let last = loop {
+                    match facts::swap() {
+                        Ok(_) => asked += 1,
+                        Err(error) => break error,
+                    }
+                };
+                Ok(Report { skipped: Some(format!("{asked} answers, then {}", last.message)), ..passed() })
+            }
+            "much-evidence" => Ok(Report { evidence: pairs(65), ..passed() }),
+            "much-finding-evidence" => {
+                let finding = Finding { evidence: pairs(65), ..finding("m".into()) };
+                Ok(Report { findings: vec![finding], ..passed() })
+            }
+            "large-report" => Ok(Report { findings: (0..65).map(|_| finding("x".repeat(4096))).collect(), ..passed() }),
+            "large-remedy" => {
+                let finding = Finding { remedy: Some("x".repeat(4097)), ..finding("m".into()) };
+                Ok(Report { findings: vec![finding], ..passed() })
+            }
+            "large-skip" => Ok(Report { skipped: Some("x".repeat(4097)), ..passed() }),
+            "long-lines" => {
+                for _ in 0..100 {
+                    log::write(log::Level::Info, &"y".repeat(5000));
+                }
+                Ok(passed())
+            }
+            "hostcall-bytes" => {
+                log::write(log::Level::Info, &"x".repeat(8 << 20));
+                Ok(passed())
+            }
+            id if id.starts_with("many-") => many::check(),
             "calls" => Ok(Report { evidence: calls::all(), ..passed() }),
             "asks-forever" => loop {
                 let _ = black_box(facts::swap());
@@ -182,6 +264,11 @@ fn only() -> Vec<String> {
     names.split(',').map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
+/// A text that would clear a terminal, end its line, hang up a client of JSON, or be read in another direction.
+fn evil(name: &str) -> String {
+    format!("{name}\u{1b}[2J\u{9b}1m\u{7}\r\n\0\u{7f}\u{202e}\u{2028}\u{85}\"\\</script>")
+}
+
 fn recurse(depth: u64) -> u64 {
     if black_box(depth) == u64::MAX { depth } else { recurse(black_box(depth + 1)).wrapping_add(1) }
 }
@@ -199,6 +286,10 @@ fn answers(asked: Vec<(&str, Result<String, facts::Error>)>) -> Report {
 
 fn finding(message: String) -> Finding {
     Finding { severity: Severity::Error, message, evidence: Vec::new(), remedy: None, extra: Vec::new() }
+}
+
+fn pairs(count: usize) -> Vec<(String, String)> {
+    (0..count).map(|n| (n.to_string(), String::new())).collect()
 }
 
 fn passed() -> Report {

@@ -194,7 +194,7 @@ async fn fetch(
         }
         Subject::File(path) => {
             let path = std::path::absolute(&path).unwrap_or(path);
-            let component = Bytes::from(read_component(name, &path)?.to_vec());
+            let component = Bytes::from(read_component(name, &path)?);
             if let Some(key) = key {
                 signature::verify_file(&path, &component, key)?;
             }

@@ -64,7 +64,7 @@ fn client(reference: &Reference, registry: &RegistryArgs) -> Result<Client, Regi
 
 pub(super) async fn push(args: PluginPushArgs) -> Result<(), Failure> {
     let reference: Reference = args.reference.parse()?;
-    let component = Bytes::from(read_component(reference.name(), &args.file)?.to_vec());
+    let component = Bytes::from(read_component(reference.name(), &args.file)?);
     // What this host would not take is not shipped to others.
     let seen = inspect_component(reference.name(), &component)?;
     let names =

@@ -8,15 +8,16 @@ use crate::output::printable;
 use crate::plugin::leaks::Leak;
 use crate::plugin::{Inspection, Reach, Withheld};
 
-/// An inspection with what the configuration knows of its signature, as one JSON object.
-pub(super) fn inspection_json(seen: &Inspection, signer: Option<&str>) -> String {
+/// An inspection with where it was read from and what is known of its signature, as one JSON object.
+pub(super) fn inspection_json(seen: &Inspection, from: Option<&str>, signer: Option<&str>) -> String {
     let mut json = serde_json::to_value(seen).expect("texts and numbers are written as JSON");
+    json["from"] = from.into();
     json["signer"] = signer.into();
     json.to_string()
 }
 
 /// The same for a person.
-pub(super) fn inspection_text(seen: &Inspection, signer: Option<&str>) -> String {
+pub(super) fn inspection_text(seen: &Inspection, from: Option<&str>, signer: Option<&str>) -> String {
     let mut text = String::new();
     let kinds: Vec<&str> = seen.kinds.iter().map(|kind| kind.name()).collect();
     let id = seen.id.as_deref().unwrap_or("no manifest");
@@ -25,6 +26,9 @@ pub(super) fn inspection_text(seen: &Inspection, signer: Option<&str>) -> String
         if let Some(value) = value {
             let _ = writeln!(text, "  {name}: {value}");
         }
+    }
+    if let Some(from) = from {
+        let _ = writeln!(text, "  from: {from}");
     }
     let _ = writeln!(text, "  digest: {}", seen.digest);
     let _ = writeln!(text, "  signer: {}", signer.unwrap_or("none known"));

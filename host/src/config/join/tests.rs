@@ -212,6 +212,7 @@ timeouts:
     let args: Vec<(&str, &str)> =
         settings.node.kubelet_extra_args.iter().map(|arg| (&*arg.name, &*arg.value)).collect();
     assert_eq!(args, [("v", "3"), ("v", "")]);
+    assert_eq!(settings.node.image_pull, ImagePull { policy: ImagePullPolicy::Never, serial: false });
     assert_eq!(settings.ignore.names, ["numcpu", "swap"]);
     let discovery = token_discovery(&settings);
     assert_eq!(discovery.endpoints[0].host, "fd00::1");
@@ -233,6 +234,7 @@ fn what_config_print_prints_can_be_read() {
     let (settings, warnings) = Machine::new().file(&join_defaults("Some-Host")).unwrap();
     assert_eq!(settings.node.name, "some-host");
     assert_eq!((settings.timeouts, settings.node.taints), (Timeouts::default(), None));
+    assert_eq!(settings.node.image_pull, ImagePull::default());
     assert_eq!(warnings, []);
 }
 
@@ -360,8 +362,11 @@ fn single_rules_of_flags_have_their_own_codes() {
     let good = ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN];
     assert!(machine.settings(&good).is_ok());
     for (more, code) in [
-        (&["--control-plane"][..], "control-plane-not-built"),
-        (&["--discovery-file", &file], "config-two-discoveries"),
+        (&["--discovery-file", &file][..], "config-two-discoveries"),
+        (&["--control-plane", "--apiserver-advertise-address", "0.0.0.0"], "config-invalid-value"),
+        (&["--control-plane", "--apiserver-bind-port", "65536"], "config-invalid-value"),
+        (&["--control-plane", "--replace-member", "n2"], "config-invalid-value"),
+        (&["--control-plane", "--certificate-key", "CANARY"], "certificate-key-malformed"),
         (&["--node-name", "a b"], "config-invalid-value"),
         (&["--node-name=-a"], "config-invalid-value"),
         (&["--cri-socket", "unix://relative"], "config-invalid-value"),
@@ -445,15 +450,43 @@ fn few_flags_may_stand_beside_a_file() {
 }
 
 #[test]
-fn control_plane_flags_warn_and_control_planes_are_refused() {
+fn control_plane_flags_without_the_first_of_them_warn() {
     let machine = Machine::new();
     let line =
         ["join", "a:1", "--token", TOKEN, "--discovery-token-ca-cert-hash", PIN, "--apiserver-bind-port", "7443"];
-    let (_, warnings) = machine.settings(&line).unwrap();
+    let (settings, warnings) = machine.settings(&line).unwrap();
     assert!(warnings[0].0.contains("--control-plane is also required"));
-    let error = machine.file(&format!("{JOIN}controlPlane: {{certificateKey: CANARY}}\n")).unwrap_err();
-    assert_eq!((error.code(), error.exit_code()), ("control-plane-not-built", ExitCode::Usage));
-    assert!(error.hint().unwrap().contains("kubeadm join --control-plane"));
+    assert!(settings.control_plane.is_none());
+}
+
+#[test]
+fn the_certificate_key_comes_from_the_flag_else_the_environment_else_the_file_and_is_never_shown() {
+    let [flag, variable, file] = ["aa", "bb", "cc"].map(|byte| byte.repeat(32));
+    let written =
+        format!("{JOIN}controlPlane: {{certificateKey: {file}, localAPIEndpoint: {{advertiseAddress: 10.0.0.7}}}}\n");
+    let opened_by = |machine: &Machine, words: &[&str]| {
+        let path = machine.write("join.yaml", &written);
+        let words = [&["join", "--config", &path], words].concat();
+        let (settings, _) = machine.settings(&words).unwrap();
+        let shown = format!("{settings:?}");
+        assert!([&*flag, &*variable, &*file].iter().all(|key| !shown.contains(&key[..8])), "{shown}");
+        let control_plane = settings.control_plane.unwrap();
+        assert_eq!((control_plane.advertise_address.to_string(), control_plane.bind_port), ("10.0.0.7".into(), 6443));
+        let key = control_plane.certificate_key.unwrap();
+        [&*flag, &*variable, &*file].map(|text: &str| {
+            let sealed = text.parse::<crate::pki::CertificateKey>().unwrap().seal(b"x");
+            key.open(&sealed).is_some()
+        })
+    };
+    let machine = Machine::new();
+    let key_file = machine.write("key", &format!("{flag}\n"));
+    assert_eq!(opened_by(&machine, &["--certificate-key-file", &key_file]), [true, false, false]);
+    assert_eq!(opened_by(&machine, &[]), [false, false, true]);
+    let variable: &'static str = variable.clone().leak();
+    assert_eq!(opened_by(&Machine::with(&[("MORTISE_CERTIFICATE_KEY", variable)]), &[]), [false, true, false]);
+    let (message, code) = machine.file_error(&format!("{JOIN}controlPlane: {{certificateKey: CANARY}}\n"));
+    assert_eq!(code, "certificate-key-malformed");
+    assert!(!message.contains("CANARY") && message.contains("64 hex digits"), "{message}");
 }
 
 #[test]

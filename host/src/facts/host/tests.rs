@@ -12,7 +12,7 @@ fn settings(variables: &[(&str, &str)]) -> HostSettings {
         environment: Environment {
             variables: variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         },
-        owned: Ownership { files: Box::new(|path| path == Path::new("/ours")), kubelet_port: true },
+        owned: Ownership { files: Box::new(|path| path == Path::new("/ours")), ports: vec![KUBELET_PORT] },
         secrets: vec!["0123456789abcdef".into()],
         root: "/".into(),
         launcher: Launcher::default(),
@@ -31,7 +31,7 @@ fn every_request() -> Vec<FactRequest> {
         FactRequest::MemoryTotal,
         FactRequest::Mounts,
         // Not the one that another test listens on.
-        FactRequest::TcpPort { port: 59_999 },
+        FactRequest::TcpPort { address: None, port: 59_999 },
         FactRequest::Interfaces,
         FactRequest::Unit { name: "kubelet".into() },
         FactRequest::Executable { name: "losetup".into() },
@@ -95,10 +95,10 @@ async fn asking_twice_or_at_the_same_time_looks_once() {
 async fn listener_on_the_kubelets_port_is_ours_when_the_record_says_so() {
     // Somebody else may have the port here; either way it is in use.
     let _listener = std::net::TcpListener::bind(("127.0.0.1", KUBELET_PORT));
-    let request = FactRequest::TcpPort { port: KUBELET_PORT };
+    let request = FactRequest::TcpPort { address: None, port: KUBELET_PORT };
     assert_eq!(HostFacts::new(settings(&[])).ask(&request).await, Ok(Fact::TcpPort(PortState::Ours)));
     let mut foreign = settings(&[]);
-    foreign.owned.kubelet_port = false;
+    foreign.owned.ports.clear();
     assert_eq!(HostFacts::new(foreign).ask(&request).await, Ok(Fact::TcpPort(PortState::InUse)));
 }
 

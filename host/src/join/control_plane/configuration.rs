@@ -13,6 +13,7 @@ use crate::config::Arg;
 use crate::error::Diagnose;
 use crate::join::cluster_paths::{self, PathRefused, Use};
 use crate::node::Node;
+use crate::output::printable;
 
 /// kubeadm's ClusterConfiguration. Unset texts hold their default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -81,9 +82,46 @@ impl Default for ControlPlaneConfiguration {
     }
 }
 
-/// Why mortise takes no control plane into a cluster that kubeadm would.
+impl ControlPlaneConfiguration {
+    /// From the stored document.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::Malformed`].
+    pub fn of(stored: &serde_json::Value) -> Result<Self, ConfigurationError> {
+        Self::deserialize(stored)
+            .map_err(|error| ConfigurationError::Malformed { reason: printable(&error.to_string()) })
+    }
+
+    /// Checks what a control plane would follow before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::Path`], [`ConfigurationError::Rootless`].
+    pub fn check(&self, node: &Node) -> Result<(), ConfigurationError> {
+        if self.feature_gates.get(ROOTLESS) == Some(&true) {
+            return Err(ConfigurationError::Rootless);
+        }
+        cluster_paths::check("certificatesDir", &self.certificates_dir, Use::Written, node)?;
+        if let Etcd::Local(etcd) = &self.etcd {
+            cluster_paths::check("etcd.local.dataDir", &etcd.data_dir, Use::Written, node)?;
+        }
+        Ok(())
+    }
+}
+
+/// kubeadm's gate, alpha and deprecated: it makes users and groups and hands keys to them.
+const ROOTLESS: &str = "RootlessControlPlane";
+
+/// Why no control plane can follow the cluster's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ConfigurationRefused {
+pub enum ConfigurationError {
+    /// A field of another type, or a word that nobody knows.
+    #[error("ClusterConfiguration in ConfigMap `kube-system/kubeadm-config` cannot be followed: {reason}")]
+    Malformed {
+        /// What does not fit.
+        reason: String,
+    },
     /// A path.
     #[error(transparent)]
     Path(#[from] PathRefused),
@@ -92,9 +130,10 @@ pub enum ConfigurationRefused {
     Rootless,
 }
 
-impl Diagnose for ConfigurationRefused {
+impl Diagnose for ConfigurationError {
     fn code(&self) -> &'static str {
         match self {
+            Self::Malformed { .. } => "cluster-configuration-field",
             Self::Path(refused) => refused.code(),
             Self::Rootless => "cluster-rootless-control-plane",
         }
@@ -102,30 +141,12 @@ impl Diagnose for ConfigurationRefused {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Malformed { .. } => {
+                Some("`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into())
+            }
             Self::Path(refused) => refused.hint(),
             Self::Rootless => Some("join this node with `kubeadm join --control-plane`".into()),
         }
-    }
-}
-
-/// kubeadm's gate, alpha and deprecated: it makes users and groups and hands keys to them.
-const ROOTLESS: &str = "RootlessControlPlane";
-
-impl ControlPlaneConfiguration {
-    /// Checks what a control plane would follow before anything is done.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigurationRefused`].
-    pub fn check(&self, node: &Node) -> Result<(), ConfigurationRefused> {
-        if self.feature_gates.get(ROOTLESS) == Some(&true) {
-            return Err(ConfigurationRefused::Rootless);
-        }
-        cluster_paths::check("certificatesDir", &self.certificates_dir, Use::Written, node)?;
-        if let Etcd::Local(etcd) = &self.etcd {
-            cluster_paths::check("etcd.local.dataDir", &etcd.data_dir, Use::Written, node)?;
-        }
-        Ok(())
     }
 }
 
@@ -309,6 +330,19 @@ pub enum EncryptionAlgorithm {
     /// `ECDSA-P384`.
     #[serde(rename = "ECDSA-P384")]
     EcdsaP384,
+}
+
+impl EncryptionAlgorithm {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rsa2048 => "RSA-2048",
+            Self::Rsa3072 => "RSA-3072",
+            Self::Rsa4096 => "RSA-4096",
+            Self::EcdsaP256 => "ECDSA-P256",
+            Self::EcdsaP384 => "ECDSA-P384",
+        }
+    }
 }
 
 /// A text where an empty one counts as unset, as in Go, whose type has no pointer there.

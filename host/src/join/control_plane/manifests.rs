@@ -2,16 +2,14 @@
 //! etcd, of `etcd-join` (`cmd/kubeadm/app/phases/{controlplane,etcd}` of 1.37.2).
 //!
 //! [`build`] is pure: what it needs to know of the machine stands in an [`Environment`]. [`render`] applies the operator's
-//! patches and gives the file's text. How the files reach the kubelet is not here.
+//! patches and gives the file's text. The files reach the kubelet's directory by [`files`].
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
-use crate::node::Node;
 use crate::patches::{PatchError, Patches, Target};
 use crate::yaml;
 
@@ -19,6 +17,7 @@ mod api_server;
 mod arguments;
 mod controller_manager;
 mod etcd;
+pub mod files;
 mod paths;
 mod probe;
 mod scheduler;
@@ -116,27 +115,6 @@ pub struct Environment {
     pub external_ca: bool,
     /// `timeouts.controlPlaneComponentHealthCheck`: how long a component may take to start.
     pub health_check: Duration,
-}
-
-impl Environment {
-    /// Of this machine and this process. The certificates must be where they will be: see `external_ca`.
-    pub fn observe(cluster: &ControlPlaneConfiguration, node: &Node, health_check: Duration) -> Self {
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let ca = |name: &str| is_there(&paths::join(&cluster.certificates_dir, name), node);
-        Self {
-            proxies: proxies(variables),
-            ca_directories: CA_DIRECTORIES.into_iter().filter(|path| node.locate(Path::new(path)).exists()).collect(),
-            external_ca: ca("ca.crt") && !ca("ca.key"),
-            health_check,
-        }
-    }
-}
-
-fn is_there(path: &str, node: &Node) -> bool {
-    let path = Path::new(path);
-    let planned = node.plan().and_then(|plan| plan.content(path));
-    planned.map_or_else(|| node.locate(path).exists(), |content| content.is_some())
 }
 
 /// Where files that `/etc/ssl/certs` links to may be; each is mounted if it exists.
@@ -266,29 +244,11 @@ fn without_empty(fields: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::scripted::test_node;
 
     #[test]
     fn proxies_are_the_variables_that_end_so() {
         let variables = [("HTTP_PROXY", "a"), ("No_Proxy", "b"), ("x_proxy", ""), ("PROXY", "c"), ("PROXY_URL", "d")];
         let found = proxies(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(found, [("HTTP_PROXY".to_owned(), "a".to_owned()), ("No_Proxy".to_owned(), "b".to_owned())]);
-    }
-
-    #[test]
-    fn a_ca_without_its_key_is_an_external_one() {
-        let (directory, node) = test_node();
-        let cluster = ControlPlaneConfiguration::default();
-        let external = || Environment::observe(&cluster, &node, Duration::from_secs(240)).external_ca;
-        assert!(!external());
-        let pki = directory.path().join("etc/kubernetes/pki");
-        std::fs::create_dir_all(&pki).unwrap();
-        std::fs::create_dir_all(directory.path().join("etc/ca-certificates")).unwrap();
-        std::fs::write(pki.join("ca.crt"), "").unwrap();
-        assert!(external());
-        std::fs::write(pki.join("ca.key"), "").unwrap();
-        assert!(!external());
-        let observed = Environment::observe(&cluster, &node, Duration::from_secs(240));
-        assert_eq!(observed.ca_directories, ["/etc/ca-certificates"]);
     }
 }

@@ -26,7 +26,7 @@ fn context() -> (tempfile::TempDir, JoinContext) {
 async fn writes_the_clusters_configuration_as_kubeadm_does() {
     let (_directory, cx) = context();
     let tree: Value = serde_saphyr::from_str(KUBEADM).unwrap();
-    let text = config(&cluster(tree), "unix:///run/x.sock", &cx).await.unwrap();
+    let text = config(&cluster(tree), "unix:///run/x.sock", false, &cx).unwrap();
     let endpoint = "containerRuntimeEndpoint: ";
     assert_eq!(text, KUBEADM.replace(&format!("{endpoint}\"\""), &format!("{endpoint}unix:///run/x.sock")));
 }
@@ -43,7 +43,7 @@ async fn keeps_unknown_keys_and_lets_no_patch_win_over_the_runtime_socket() {
     .unwrap();
     let cx = cx.with(|settings| settings.patches = Some(patches));
     let cluster = cluster(json!({"b": {"new": true}, "maxPods": 10}));
-    let text = config(&cluster, "unix:///run/x.sock", &cx).await.unwrap();
+    let text = config(&cluster, "unix:///run/x.sock", false, &cx).unwrap();
     assert_eq!(
         text,
         "b:\n  new: true\ncontainerRuntimeEndpoint: unix:///run/x.sock\nhealthzBindAddress: ::1\nhealthzPort: 1\nmaxPods: 50\n"
@@ -83,7 +83,7 @@ fn writes_flags_as_kubeadm_does() {
             settings.node.taints = taints;
             settings.node.kubelet_extra_args = args;
         });
-        let text = super::flags(&cx.settings, hostname);
+        let text = super::flags(&cx.settings, hostname, Start::Registering);
         text.strip_prefix("KUBELET_KUBEADM_ARGS=").unwrap().trim_end().to_owned()
     };
     assert_eq!(flags("n1", None, vec![]), r#""""#);
@@ -99,4 +99,25 @@ fn writes_flags_as_kubeadm_does() {
     assert_eq!(flags("host", None, vec![arg("hostname-override", "x")]), r#""--hostname-override=x""#);
     assert_eq!(flags("x", None, vec![arg("hostname-override", "x")]), r#""--hostname-override=x""#);
     assert_eq!(flags("n1", None, vec![arg("v", "a \"b\" \\")]), r#""--v=a \"b\" \\""#);
+}
+
+#[test]
+fn a_control_planes_first_start_registers_its_taints_and_the_later_ones_are_as_with_kubeadm() {
+    let (_directory, cx) = context();
+    let cx = cx.with(|settings| {
+        settings.node.kubelet_extra_args = vec![Arg { name: "node-labels".into(), value: "a=b".into() }];
+        settings.control_plane = Some(crate::config::ControlPlaneSettings {
+            advertise_address: "10.0.0.2".parse().unwrap(),
+            bind_port: 6443,
+            certificate_key: None,
+            etcd_snapshot: None,
+            replace_member: None,
+        });
+    });
+    assert_eq!(
+        super::flags(&cx.settings, "n1", Start::Registering),
+        "KUBELET_KUBEADM_ARGS=\"--register-with-taints=node-role.kubernetes.io/control-plane:NoSchedule --node-labels=a=b \
+         --node-labels=node.kubernetes.io/exclude-from-external-load-balancers=\"\n"
+    );
+    assert_eq!(super::flags(&cx.settings, "n1", Start::Lasting), "KUBELET_KUBEADM_ARGS=\"--node-labels=a=b\"\n");
 }

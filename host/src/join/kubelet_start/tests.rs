@@ -31,8 +31,8 @@ fn context(machine: StubMachine) -> (tempfile::TempDir, Arc<StubMachine>, JoinCo
 }
 
 async fn write_all(cx: &JoinContext) {
-    write_config(&cluster(), cx).await.unwrap();
-    write_flags(cx).unwrap();
+    write_config(&cluster(), kubelet_config::resolves_by_systemd(&cx.node).await, cx).unwrap();
+    write_flags(Start::Lasting, cx).unwrap();
 }
 
 fn mode(path: PathBuf) -> u32 {
@@ -44,7 +44,7 @@ async fn stops_writes_and_starts_with_kubeadms_modes() {
     let (directory, machine, cx) = context(StubMachine::default());
     stop(&cx).await.unwrap();
     write_all(&cx).await;
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions(), ["stop", "daemon-reload", "restart"]);
     let at = |path: &str| directory.path().join(path.trim_start_matches('/'));
     assert_eq!(mode(at(KUBELET_DIRECTORY)), 0o700);
@@ -66,20 +66,20 @@ async fn a_second_run_leaves_a_kubelet_alone_that_runs_with_these_files() {
     for _ in 0..3 {
         stop(&cx).await.unwrap();
         write_all(&cx).await;
-        start(&cx).await.unwrap();
+        start(None, &cx).await.unwrap();
     }
     assert_eq!(machine.actions().len(), 3, "{:?}", machine.actions());
     // Something it reads changed.
     cx.node.ensure_file(Path::new("/etc/kubernetes/kubelet.conf"), b"new", 0o600).unwrap();
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions().len(), 5);
     // It was stopped by somebody.
     machine.kubelet.lock().unwrap().as_mut().unwrap().active = false;
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions().len(), 7);
     // A removal is no reason: the bootstrap credential goes at the end.
     cx.node.remove(Path::new("/etc/kubernetes/kubelet.conf")).unwrap();
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions().len(), 7);
 }
 
@@ -94,7 +94,7 @@ async fn a_start_that_a_killed_run_did_not_complete_is_repeated() {
     journal.intend(Effect::Unit { unit: UNIT.into(), action: "restart".into() }).unwrap();
     drop(journal);
     cx.node = Node::new(directory.path().to_owned(), machine.clone(), Arc::new(open()));
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions(), ["daemon-reload", "restart"]);
 }
 
@@ -104,7 +104,7 @@ async fn a_failed_start_is_an_error_with_the_last_words_and_without_the_token() 
     let mut log: Vec<String> = (0..30).map(|n| format!("line {n}")).collect();
     log.push(format!("token {TOKEN} \u{1b}[31m and {secret} {}", "x".repeat(1000)));
     let (_directory, _machine, cx) = context(StubMachine { start_fails: true, log, ..StubMachine::default() });
-    let error = start(&cx).await.unwrap_err();
+    let error = start(None, &cx).await.unwrap_err();
     assert_eq!(error.code(), "kubelet-not-started");
     let text = error.to_string();
     assert!(text.contains("cannot restart unit `kubelet`: job failed; its last log lines:\n    line 21\n"), "{text}");
@@ -118,11 +118,11 @@ async fn a_missing_unit_is_an_error_and_a_missing_init_system_is_not() {
     let missing = UnitState { exists: false, active: false, restarts: None };
     let (_directory, machine, cx) = context(StubMachine { kubelet: Some(missing).into(), ..StubMachine::default() });
     assert_eq!(stop(&cx).await.unwrap_err().code(), "kubelet-no-unit");
-    assert_eq!(start(&cx).await.unwrap_err().code(), "kubelet-no-unit");
+    assert_eq!(start(None, &cx).await.unwrap_err().code(), "kubelet-no-unit");
     assert_eq!(machine.actions(), [""; 0]);
     let (_directory, machine, cx) = context(StubMachine { kubelet: None.into(), ..StubMachine::default() });
     stop(&cx).await.unwrap();
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions(), [""; 0]);
 }
 
@@ -133,7 +133,8 @@ async fn uses_the_resolver_file_of_systemd_resolved_unless_the_cluster_names_one
         (json!({"resolvConf": "/etc/own"}), "resolvConf: /etc/own\n"),
     ] {
         let (directory, _machine, cx) = context(StubMachine { resolved: true, ..StubMachine::default() });
-        write_config(&ClusterConfiguration { kubelet, ..cluster() }, &cx).await.unwrap();
+        let resolved = kubelet_config::resolves_by_systemd(&cx.node).await;
+        write_config(&ClusterConfiguration { kubelet, ..cluster() }, resolved, &cx).unwrap();
         let text = std::fs::read_to_string(directory.path().join("var/lib/kubelet/config.yaml")).unwrap();
         assert!(text.ends_with(expected), "{text}");
     }
@@ -146,7 +147,7 @@ async fn a_dry_run_touches_neither_files_nor_units() {
     cx.node = Node::planning(directory.path().to_owned(), machine.clone(), plan.clone());
     stop(&cx).await.unwrap();
     write_all(&cx).await;
-    start(&cx).await.unwrap();
+    start(None, &cx).await.unwrap();
     assert_eq!(machine.actions(), [""; 0]);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     let text = plan.text();

@@ -19,14 +19,14 @@ use crate::node::{Node, NodeError};
 use crate::output::printable;
 use crate::pki::{Certificate, spki_of_key};
 
-/// The kubelet's credentials in place.
+/// A client's credentials in place: the kubelet's, or an administrator's.
 #[derive(Debug)]
 pub struct ExistingIdentity {
     /// User name in the certificate, printable.
     pub user: String,
     /// To ask the cluster with.
     pub client: Identity,
-    /// The cluster that kubelet.conf names; none: it names none that can be verified.
+    /// The cluster that the file names; none: it names none that can be verified.
     pub cluster: Option<TrustedCluster>,
 }
 
@@ -38,7 +38,16 @@ impl ExistingIdentity {
     ///
     /// [`NodeError::File`] for files that cannot be read.
     pub fn on(node: &Node) -> Result<Option<Self>, NodeError> {
-        let Some(content) = text(Path::new(KUBELET_CONF), node)? else { return Ok(None) };
+        Self::in_file(KUBELET_CONF, node)
+    }
+
+    /// The same of another kubeconfig with a client certificate: `/etc/kubernetes/admin.conf`.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::File`] for files that cannot be read.
+    pub fn in_file(path: &str, node: &Node) -> Result<Option<Self>, NodeError> {
+        let Some(content) = text(Path::new(path), node)? else { return Ok(None) };
         let Ok(kubeconfig) = Kubeconfig::parse(&content) else { return Ok(None) };
         let Some((_, _, user)) = kubeconfig.user() else { return Ok(None) };
         let certificate_pem = match user.certificate_pem() {
@@ -57,7 +66,7 @@ impl ExistingIdentity {
         // The pair's file holds the key, too, which has no place in a public value.
         let certificate_pem = chain.iter().map(Certificate::to_pem).collect();
         let client = Identity::Certificate { certificate_pem, key_pem };
-        Ok(Some(Self { user, client, cluster: cluster_of(&kubeconfig, node)? }))
+        Ok(Some(Self { user, client, cluster: cluster_of(&kubeconfig, path, node)? }))
     }
 }
 
@@ -77,7 +86,7 @@ pub fn existing_identity(cx: &JoinContext) -> Result<Option<ExistingIdentity>, T
     }
 }
 
-fn cluster_of(kubeconfig: &Kubeconfig, node: &Node) -> Result<Option<TrustedCluster>, NodeError> {
+fn cluster_of(kubeconfig: &Kubeconfig, path: &str, node: &Node) -> Result<Option<TrustedCluster>, NodeError> {
     let Ok(cluster) = kubeconfig.cluster() else { return Ok(None) };
     let ca_pem = match cluster.ca_pem() {
         Ok(Some(pem)) => Some(pem),
@@ -88,7 +97,7 @@ fn cluster_of(kubeconfig: &Kubeconfig, node: &Node) -> Result<Option<TrustedClus
         server: cluster.server.clone(),
         ca_pem,
         tls_server_name: Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty()),
-        established_by: format!("file {KUBELET_CONF}"),
+        established_by: format!("file {path}"),
     }))
 }
 

@@ -116,18 +116,15 @@ pub struct AddressScope {
     pub link_local: bool,
     /// Private addresses.
     pub private: bool,
+    /// The environment's proxy may look the name up, and its rules count in the place of these. The operator's word: a
+    /// manifest cannot know a site's proxy and need not ask.
+    pub proxy: bool,
 }
 
 impl AddressScope {
     /// Whether everything that the other one allows is allowed, too.
     pub fn covers(self, other: Self) -> bool {
-        self.link_local >= other.link_local && self.private >= other.private
-    }
-
-    /// What both allow.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self { link_local: self.link_local && other.link_local, private: self.private && other.private }
+        self.link_local >= other.link_local && self.private >= other.private && self.proxy >= other.proxy
     }
 
     /// Whether an address of this class may be dialled for a name.
@@ -184,7 +181,7 @@ mod tests {
     fn a_flag_opens_its_own_class_only() {
         use AddressClass::{Embedded, LinkLocal, Loopback, Metadata, Nowhere, Private, Public, Reserved};
         let open = |link_local, private| {
-            let scope = AddressScope { link_local, private };
+            let scope = AddressScope { link_local, private, proxy: true };
             let all = [Public, Private, LinkLocal, Metadata, Loopback, Embedded, Reserved, Nowhere];
             all.into_iter().filter(|class| scope.allows(*class)).collect::<Vec<_>>()
         };

@@ -235,30 +235,29 @@ impl Effective {
         asked.user = wanted.and_then(|it| it.user.clone());
         let allowed = fitting(&self.allowed, &asked);
         asked.user = allowed.map(|it| it.user().to_owned());
-        let refusal = match (wanted, allowed) {
-            (None, _) => Some(DeniedBy::Manifest),
-            (_, None) => Some(DeniedBy::Operator),
-            _ => self.ceiling.permits(Grant::Command(&asked)).err().map(DeniedBy::Policy),
-        };
         let what = format!("running `{}` with these arguments", program.escape_debug());
-        match (wanted, allowed, refusal) {
-            (Some(wanted), Some(_), None) => {
-                let upper: Vec<_> = self.upper().filter_map(|it| fitting(it, &asked)).collect();
-                let ours = |name: &&String| upper.iter().all(|it| it.env.contains(name));
-                let timeout = upper.iter().filter_map(|it| it.timeout).min().unwrap_or(Duration::MAX);
-                let max_output = upper.iter().filter_map(|it| it.max_output).min().unwrap_or(u64::MAX);
-                Ok(CommandRequest {
-                    program: PathBuf::from(program),
-                    arguments: arguments.to_vec(),
-                    environment: wanted.env.iter().filter(ours).cloned().collect(),
-                    user: asked.user.unwrap_or_default(),
-                    timeout: wanted.timeout.unwrap_or(COMMAND_TIME).min(timeout),
-                    max_output_bytes: wanted.max_output.unwrap_or(OUTPUT_BYTES).min(max_output),
-                })
-            }
-            (Some(wanted), _, by) => Err(Denial::of(what, Grant::Command(wanted), by.unwrap_or(DeniedBy::Operator))),
-            (None, ..) => Err(Denial::of(what, Grant::Command(&asked), DeniedBy::Manifest)),
+        let Some(wanted) = wanted else {
+            return Err(Denial::of(what, Grant::Command(&asked), DeniedBy::Manifest));
+        };
+        let refused = |by| Err(Denial::of(what.clone(), Grant::Command(wanted), by));
+        if allowed.is_none() {
+            return refused(DeniedBy::Operator);
         }
+        if let Err(place) = self.ceiling.permits(Grant::Command(&asked)) {
+            return refused(DeniedBy::Policy(place));
+        }
+        let upper: Vec<_> = self.upper().filter_map(|it| fitting(it, &asked)).collect();
+        let ours = |name: &&String| upper.iter().all(|it| it.env.contains(name));
+        let timeout = upper.iter().filter_map(|it| it.timeout).min().unwrap_or(Duration::MAX);
+        let max_output = upper.iter().filter_map(|it| it.max_output).min().unwrap_or(u64::MAX);
+        Ok(CommandRequest {
+            program: PathBuf::from(program),
+            arguments: arguments.to_vec(),
+            environment: wanted.env.iter().filter(ours).cloned().collect(),
+            user: asked.user.unwrap_or_default(),
+            timeout: wanted.timeout.unwrap_or(COMMAND_TIME).min(timeout),
+            max_output_bytes: wanted.max_output.unwrap_or(OUTPUT_BYTES).min(max_output),
+        })
     }
 
     /// Decides about the use of a secret.

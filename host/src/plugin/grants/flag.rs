@@ -16,8 +16,8 @@ impl Grants {
     /// - `facts=kernel,swap`
     /// - `files=/proc/driver/nvidia/version:read`, `files=/etc/os-release:read:4Ki`, `files=/etc/cni/net.d/*:stat`
     /// - `commands=/usr/bin/nvidia-smi -q {one-of:-i|-x} {match:[0-9]{1,2}}`, words separated by blanks
-    /// - `http=https://inventory.example/v1/ GET,POST max-body=64Ki max-response=256Ki private link-local`, all but the
-    ///   URL may be left out
+    /// - `http=https://inventory.example/v1/ GET,POST max-body=64Ki max-response=256Ki private link-local proxy`, all but
+    ///   the URL may be left out
     /// - `probe=tcp:10.0.0.5:2049`, `probe=tls:registry.example:443 private`, `probe=dns:registry.example`
     /// - `secrets=token header=authorization https://inventory.example/v1/`,
     ///   `secrets=licence argv /usr/bin/activate --key {secret}`, `secrets=seed reveal`
@@ -106,6 +106,7 @@ fn parse_http(value: &str) -> Result<HttpGrant, GrantError> {
             Some(("max-response", size)) => raw.max_response = Some(Size::Text(size.to_owned())),
             _ if word == "private" => raw.private = true,
             _ if word == "link-local" => raw.link_local = true,
+            _ if word == "proxy" => raw.proxy = true,
             _ if word.contains("://") && raw.url.is_empty() => raw.url = word.to_owned(),
             _ => raw.methods.extend(word.split(',').map(str::to_owned)),
         }
@@ -156,7 +157,7 @@ fn parse_secret(value: &str) -> Result<SecretGrant, GrantError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Grant;
+    use super::super::{ArgPattern, Grant};
     use super::*;
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
             "files=/etc/cni/net.d/*:stat",
             "commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12",
             "http=https://inventory.example/v1/",
-            "http=http://[fd00::1]:8080/a POST,GET max-body=1Ki max-response=1Mi private link-local",
+            "http=http://[fd00::1]:8080/a POST,GET max-body=1Ki max-response=1Mi private link-local proxy",
             "probe=tcp:10.0.0.5:2049",
             "probe=tls:[2001:db8::1]:443 private",
             "probe=dns:Registry.Example",
@@ -191,8 +192,17 @@ mod tests {
             again.merge(Grants::parse_flag(&words).unwrap());
         }
         assert_eq!(again, grants);
-        let flag = grants.commands[0].flag().unwrap();
+        let flag = Grant::Command(&grants.commands[0]).flag().unwrap();
         assert_eq!(flag, "--grant 'commands=/usr/bin/nvidia-smi -q {one-of:-i|yes} {match:[0-9]{1,2}} 12'");
+    }
+
+    #[test]
+    fn a_line_has_no_character_that_a_terminal_obeys() {
+        let text = "commands: [{program: /bin/echo, args: [\"\\u001b[2J\\u009b\\u007f\\u202e\\u2028ü\"]}]";
+        let grants = Grants::parse(text).unwrap();
+        let lines = grants.lines();
+        assert_eq!(lines, [text]);
+        assert_eq!(Grants::parse(&lines[0]).unwrap(), grants);
     }
 
     #[test]
@@ -220,6 +230,10 @@ mod tests {
             "probe=tcp:a:0",
             "probe=tcp:::1:80",
             "probe=tcp:a:1 tls:a:1",
+            "probe=tcp:a:1 tcp:b:1",
+            "probe=tls:a:1 tls:b:1",
+            "probe=dns:a dns:b",
+            "probe=tcp:a:1 loopback",
             "probe=dns:10.0.0.1",
             "probe=dns:a private",
             "secrets=a",
@@ -235,5 +249,40 @@ mod tests {
         ] {
             assert!(Grants::parse_flag(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn each_word_of_a_flag_has_its_meaning() {
+        let command = Grants::parse_flag("commands=/a {one-of:-i|yes} {match:[0-9]} {other:x} plain").unwrap();
+        let [ArgPattern::OneOf(choices), ArgPattern::Match(_), ArgPattern::Literal(odd), ArgPattern::Literal(plain)] =
+            command.commands[0].args.as_slice()
+        else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            (choices.as_slice(), odd.as_str(), plain.as_str()),
+            (&["-i".into(), "yes".into()][..], "{other:x}", "plain")
+        );
+        let scope = |flag: &str| {
+            let grants = Grants::parse_flag(flag).unwrap();
+            let scopes = grants.probe.iter().map(|it| it.scope).chain(grants.http.iter().map(|it| it.scope));
+            scopes.map(|it| (it.private, it.link_local)).collect::<Vec<_>>()
+        };
+        assert_eq!(scope("probe=tcp:a:1"), [(false, false)]);
+        assert_eq!(scope("probe=tcp:a:1 private"), [(true, false)]);
+        assert_eq!(scope("probe=tcp:a:1 link-local"), [(false, true)]);
+        assert_eq!(scope("http=https://a/ link-local"), [(false, true)]);
+        let error = Grants::parse_flag("secrets=a x https://a/").unwrap_err().to_string();
+        assert!(error.contains("is none of `NAME header="), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_grants_is_read_and_one_that_is_not_there_is_not() {
+        let path = std::env::temp_dir().join(format!("mortise-grants-{}.yaml", std::process::id()));
+        std::fs::write(&path, "facts: [swap]").unwrap();
+        let read = Grants::parse_flag(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.unwrap().lines(), ["facts: [swap]"]);
+        assert!(matches!(Grants::parse_flag(path.to_str().unwrap()), Err(GrantError::Flag(_))));
     }
 }

@@ -255,3 +255,46 @@ impl TryFrom<RawCommand> for CommandGrant {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Grants;
+
+    #[test]
+    fn only_an_optional_fact_may_be_one_of_a_newer_host() {
+        let fact =
+            |name: &str, optional: bool| Grants::parse(&format!("facts: [{{name: '{name}', optional: {optional}}}]"));
+        let longest = "x".repeat(64);
+        for name in ["new-fact", "x", longest.as_str()] {
+            assert!(fact(name, true).is_ok_and(|it| !it.facts[0].is_known()), "{name}");
+            assert!(fact(name, false).is_err(), "{name}");
+        }
+        for bad in ["", "New", "new_fact", "sysctl:", "sysctl:*", "sysctl:a b", "x*", &"x".repeat(65)] {
+            assert!(fact(bad, true).is_err(), "{bad}");
+        }
+        assert!(fact(&format!("sysctl:{}*", "x".repeat(256)), false).is_ok());
+        assert!(fact(&format!("sysctl:{}", "x".repeat(257)), false).is_err());
+    }
+
+    #[test]
+    fn variables_users_and_times_of_a_command_are_bounded() {
+        let command = |rest: &str| Grants::parse(&format!("commands: [{{program: /a, {rest}}}]"));
+        let (longest, longer) = ("x".repeat(64), "x".repeat(65));
+        for good in ["env: [A-b_c.1]", "user: x", "timeout: 50s", "timeout: 1ms", &format!("env: [{longest}]")] {
+            assert!(command(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "env: ['']",
+            "env: [a=b]",
+            "env: [LD_AUDIT]",
+            "env: [GCONV_PATH]",
+            "user: 'a b'",
+            "user: ''",
+            "timeout: 0s",
+            "timeout: 50001ms",
+            &format!("env: [{longer}]"),
+        ] {
+            assert!(command(bad).is_err(), "{bad}");
+        }
+    }
+}

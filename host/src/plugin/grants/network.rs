@@ -86,6 +86,8 @@ pub(super) struct RawHttp {
     #[serde(default)]
     pub(super) private: bool,
     #[serde(default)]
+    pub(super) proxy: bool,
+    #[serde(default)]
     pub(super) reason: Option<String>,
     #[serde(default)]
     pub(super) optional: bool,
@@ -111,7 +113,7 @@ impl TryFrom<RawHttp> for HttpGrant {
             methods,
             max_body: size("max-body", raw.max_body, HTTP_BODY_MAX)?,
             max_response: size("max-response", raw.max_response, HTTP_RESPONSE_MAX)?,
-            scope: AddressScope { link_local: raw.link_local, private: raw.private },
+            scope: AddressScope { link_local: raw.link_local, private: raw.private, proxy: raw.proxy },
             reason: raw.reason,
             optional: raw.optional,
         })
@@ -162,7 +164,7 @@ impl TryFrom<RawProbe> for ProbeGrant {
             (None, None, Some(name)) => Probe::Dns { name: dns_name(&name)? },
             _ => return Err(GrantError::Value("a probe has one of `tcp`, `tls` and `dns`".into())),
         };
-        let scope = AddressScope { link_local: raw.link_local, private: raw.private };
+        let scope = AddressScope { link_local: raw.link_local, private: raw.private, proxy: false };
         if matches!(probe, Probe::Dns { .. }) && scope != AddressScope::default() {
             return Err(GrantError::Value("`private` and `link-local` mean nothing for `dns`".into()));
         }

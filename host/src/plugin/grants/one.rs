@@ -51,19 +51,6 @@ impl Grants {
 }
 
 impl Grant<'_> {
-    /// As in a manifest.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::Fact(_) => "facts",
-            Self::File(_) => "files",
-            Self::Command(_) => "commands",
-            Self::Http(_) => "http",
-            Self::Probe(_) => "probe",
-            Self::Secret(_) => "secrets",
-            Self::TrustRoot(_) => "trust-root",
-        }
-    }
-
     /// In the syntax of a manifest.
     pub fn line(self) -> String {
         match self {
@@ -74,19 +61,6 @@ impl Grant<'_> {
             Self::Probe(it) => it.line(),
             Self::Secret(it) => it.line(),
             Self::TrustRoot(_) => "trust-root: true".into(),
-        }
-    }
-
-    /// As `--grant` takes it, or none where only a file of grants can say it.
-    pub fn flag(self) -> Option<String> {
-        match self {
-            Self::Fact(it) => Some(it.flag()),
-            Self::File(it) => Some(it.flag()),
-            Self::Command(it) => it.flag(),
-            Self::Http(it) => Some(it.flag()),
-            Self::Probe(it) => Some(it.flag()),
-            Self::Secret(it) => it.flag(),
-            Self::TrustRoot(_) => Some("--grant trust-root".into()),
         }
     }
 
@@ -189,5 +163,113 @@ impl CommandGrant {
             && self.args.iter().zip(&other.args).all(covered)
             && other.env.iter().all(|name| self.env.contains(name))
             && other.user.as_ref().is_none_or(|user| user == self.user())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(yaml: &str) -> Grants {
+        Grants::parse(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"))
+    }
+
+    type Relation = for<'a, 'b> fn(Grant<'a>, Grant<'b>) -> bool;
+    const COVERS: Relation = |own, other| own.covers(other);
+    const NAMES: Relation = |own, other| own.names(other);
+    const OVERLAPS: Relation = |own, other| own.overlaps(other);
+
+    fn any(own: &str, other: &str, relation: Relation) -> bool {
+        let (own, other) = (grants(own), grants(other));
+        own.iter().any(|own| other.iter().any(|other| relation(own, other)))
+    }
+
+    /// One grant of each kind, and another of its kind that has nothing to do with it.
+    const UNRELATED: [(&str, &str); 6] = [
+        ("facts: [kernel]", "facts: [swap]"),
+        ("files: [{path: /a}]", "files: [{path: /b}]"),
+        ("commands: [{program: /a, args: [x]}]", "commands: [{program: /b, args: [x]}]"),
+        ("http: [{url: https://a/}]", "http: [{url: https://b/}]"),
+        ("probe: [{dns: a}]", "probe: [{dns: b}]"),
+        ("secrets: [{name: a, reveal: true}]", "secrets: [{name: b, reveal: true}]"),
+    ];
+
+    #[test]
+    fn every_kind_relates_to_itself_and_to_no_other() {
+        let kinds: Vec<&str> = UNRELATED.iter().map(|(own, _)| *own).chain(["trust-root: true"]).collect();
+        for (index, own) in kinds.iter().enumerate() {
+            for (at, other) in kinds.iter().enumerate() {
+                assert_eq!(any(own, other, COVERS), index == at, "{own} covers {other}");
+                assert_eq!(any(own, other, NAMES), index == at, "{own} names {other}");
+                assert_eq!(any(own, other, OVERLAPS), index == at, "{own} overlaps {other}");
+            }
+        }
+        for (own, other) in UNRELATED {
+            for relation in [COVERS, NAMES, OVERLAPS] {
+                assert!(!any(own, other, relation) && !any(other, own, relation), "{own} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forbidden_by_name_is_forbidden_in_every_form() {
+        for (own, other) in [
+            ("facts: ['sysctl:net.*']", "facts: ['sysctl:net.ipv4.x']"),
+            ("files: [{path: /etc/*, access: stat}]", "files: [{path: /etc/shadow}]"),
+            ("commands: [{program: /a}]", "commands: [{program: /a, args: [x], user: daemon}]"),
+            ("http: [{url: https://a/v1}]", "http: [{url: https://a/v1/x, methods: [DELETE], private: true}]"),
+            ("probe: [{tcp: 'a:1'}]", "probe: [{tcp: 'a:1', private: true}]"),
+            ("secrets: [{name: a, reveal: true}]", "secrets: [{name: a, url: https://a/, header: b}]"),
+            ("trust-root: true", "trust-root: {reason: x}"),
+        ] {
+            assert!(any(own, other, NAMES), "{own} does not name {other}");
+        }
+        for (own, other) in [
+            ("facts: ['sysctl:net.ipv4.x']", "facts: ['sysctl:net.*']"),
+            ("http: [{url: https://a/v1/x}]", "http: [{url: https://a/v1}]"),
+            ("probe: [{tls: 'a:1'}]", "probe: [{tcp: 'a:1'}]"),
+        ] {
+            assert!(!any(own, other, NAMES), "{own} names {other}");
+        }
+    }
+
+    #[test]
+    fn grants_overlap_where_a_request_could_be_within_both() {
+        for (own, other) in [
+            ("facts: ['sysctl:net.*']", "facts: ['sysctl:net.ipv4.x']"),
+            ("files: [{path: /a/*}]", "files: [{path: /a/b*}]"),
+            ("commands: [{program: /a, args: [{match: x}]}]", "commands: [{program: /a, args: [b]}]"),
+            ("http: [{url: https://a/v1}]", "http: [{url: https://a/, methods: [PUT]}]"),
+            ("probe: [{tls: 'a:1'}]", "probe: [{tcp: 'a:1'}]"),
+            ("secrets: [{name: a, reveal: true}]", "secrets: [{name: a, url: https://a/, header: b}]"),
+        ] {
+            assert!(any(own, other, OVERLAPS) && any(other, own, OVERLAPS), "{own} {other}");
+        }
+        for (own, other) in [
+            ("commands: [{program: /a, args: [x]}]", "commands: [{program: /a}]"),
+            ("http: [{url: https://a/v1}]", "http: [{url: https://a/v2}]"),
+            ("probe: [{tls: 'a:1'}]", "probe: [{tcp: 'a:2'}]"),
+        ] {
+            assert!(!any(own, other, OVERLAPS) && !any(other, own, OVERLAPS), "{own} {other}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_told_of_every_kind() {
+        for (own, _) in UNRELATED {
+            let reasoned = match own.rsplit_once('}') {
+                Some((before, after)) => format!("{before}, reason: because, optional: true}}{after}"),
+                None => "facts: [{name: kernel, reason: because, optional: true}]".into(),
+            };
+            let reasoned = grants(&reasoned);
+            let grant = reasoned.iter().next().unwrap();
+            assert_eq!((grant.reason().as_deref(), grant.is_optional()), (Some("because"), true), "{own}");
+            let plain = grants(own);
+            let grant = plain.iter().next().unwrap();
+            assert_eq!((grant.reason(), grant.is_optional()), (None, false), "{own}");
+        }
+        let trust = grants("trust-root: {reason: because, optional: true}");
+        let grant = trust.iter().next().unwrap();
+        assert_eq!((grant.reason().as_deref(), grant.is_optional()), (Some("because"), true));
     }
 }

@@ -30,14 +30,6 @@ pub enum PatternError {
         /// What is wrong.
         reason: String,
     },
-    /// `{name}` in a path.
-    #[error("the placeholder `{{{name}}}` in the path `{path}` has no value that is a path")]
-    Placeholder {
-        /// Between the braces.
-        name: String,
-        /// As written.
-        path: String,
-    },
 }
 
 /// An absolute path, `*` standing for any characters within one segment. A leading dot is matched only by a dot.
@@ -111,12 +103,11 @@ impl PathPattern {
         }
     }
 
-    pub(super) fn filled(&self, values: &BTreeMap<String, String>) -> Result<Self, PatternError> {
-        let Some((before, rest)) = self.0.split_once('{') else { return Ok(self.clone()) };
+    pub(super) fn filled(&self, values: &BTreeMap<String, String>) -> Option<Self> {
+        let Some((before, rest)) = self.0.split_once('{') else { return Some(self.clone()) };
         let (name, after) = rest.split_once('}').unwrap_or((rest, ""));
-        let unknown = || PatternError::Placeholder { name: name.to_owned(), path: self.0.clone() };
-        let value = values.get(name).filter(|value| !value.contains(['{', '*'])).ok_or_else(unknown)?;
-        format!("{before}{value}{after}").parse::<Self>().map_err(|_| unknown())?.filled(values)
+        let value = values.get(name).filter(|value| !value.contains(['{', '*']))?;
+        format!("{before}{value}{after}").parse::<Self>().ok()?.filled(values)
     }
 
     /// Whether a placeholder is left.
@@ -200,14 +191,18 @@ impl ArgPattern {
     ///
     /// [`PatternError::Argument`] for one that is no regular expression.
     pub fn matching(pattern: &str) -> Result<Self, PatternError> {
-        let inner = pattern.strip_prefix('^').unwrap_or(pattern);
-        let inner = inner.strip_suffix('$').filter(|rest| !rest.ends_with('\\')).unwrap_or(inner);
-        regex::RegexBuilder::new(&format!("^(?:{inner})$")).size_limit(1 << 20).build().map(Self::Match).map_err(
-            |error| PatternError::Argument {
+        let mut inner = pattern.trim_start_matches('^');
+        while let Some(rest) = inner.strip_suffix('$').filter(|rest| !rest.ends_with('\\')) {
+            inner = rest;
+        }
+        let build = |text: &str| regex::RegexBuilder::new(text).size_limit(1 << 20).build();
+        // On its own, too: `a)|(?:b` would break out of the group that holds the anchors.
+        build(inner).and_then(|_| build(&format!("^(?:{inner})$"))).map(Self::Match).map_err(|error| {
+            PatternError::Argument {
                 argument: pattern.escape_debug().to_string(),
                 reason: format!("is no pattern: {error}"),
-            },
-        )
+            }
+        })
     }
 
     /// Whether this argument is allowed.
@@ -302,5 +297,83 @@ mod tests {
         let alternatives = ArgPattern::matching("a|b").unwrap();
         assert!(!alternatives.matches("ax") && alternatives.matches("b"));
         assert_eq!(digits, ArgPattern::matching("[0-9]+").unwrap());
+    }
+
+    #[test]
+    fn a_pattern_cannot_leave_the_anchors_around_it() {
+        for bad in ["a)|(?:b", "a)(", ")", "(?:a", "a\\", "(?x)a # comment"] {
+            assert!(ArgPattern::matching(bad).is_err(), "{bad}");
+        }
+        let multi_line = ArgPattern::matching("(?m)a$|^b").unwrap();
+        assert!(multi_line.matches("b") && !multi_line.matches("bc") && !multi_line.matches("ca"));
+    }
+
+    #[test]
+    fn a_pattern_is_read_back_from_what_it_is_shown_as() {
+        for (written, source) in
+            [("^^a$$", "a"), (r"a\$", r"a\$"), (r"a\\$", r"a\\$"), ("^", ""), ("$", ""), ("^$", "")]
+        {
+            let ArgPattern::Match(pattern) = ArgPattern::matching(written).unwrap() else { panic!("{written}") };
+            assert_eq!(ArgPattern::source(&pattern), source, "{written}");
+            assert_eq!(ArgPattern::matching(source).unwrap(), ArgPattern::Match(pattern), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_absolute_plain_and_bounded() {
+        let longest = format!("/{}", "x".repeat(LONGEST - 1));
+        for good in ["/a", "/a b/é", "{dir}/x", longest.as_str()] {
+            assert!(good.parse::<PathPattern>().is_ok(), "{good}");
+        }
+        for (bad, reason) in [
+            ("", "absolute"),
+            ("a", "absolute"),
+            ("/", "empty segment"),
+            ("/a/", "empty segment"),
+            ("//a", "empty segment"),
+            ("/a/./b", "`.`"),
+            ("/..", "`..`"),
+            ("/a/**", "`**`"),
+            ("/a\n", "control"),
+            (&format!("{longest}x"), "too long"),
+        ] {
+            let error = bad.parse::<PathPattern>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_parts_between_stars_come_one_after_the_other() {
+        let pattern: PathPattern = "/a*bc*bc*d".parse().unwrap();
+        for (path, expected) in [
+            ("/abcbcd", true),
+            ("/axbcybczd", true),
+            ("/abcd", false),
+            ("/abcbd", false),
+            ("/xxxxbcbcd", false),
+            ("/abbcd", false),
+        ] {
+            assert_eq!(pattern.matches(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_bounded_and_equal_only_to_their_like() {
+        let longest = "x".repeat(LONGEST);
+        assert!(ArgPattern::literal(longest.clone()).is_ok() && ArgPattern::literal(longest + "x").is_err());
+        assert!(ArgPattern::one_of(Vec::new()).is_err() && ArgPattern::one_of(vec!["a\0".into()]).is_err());
+        let patterns = ["a", "b"].map(|text| {
+            [
+                ArgPattern::literal(text.into()).unwrap(),
+                ArgPattern::one_of(vec![text.into()]).unwrap(),
+                ArgPattern::matching(text).unwrap(),
+            ]
+        });
+        let all: Vec<&ArgPattern> = patterns.iter().flatten().collect();
+        for (at, own) in all.iter().enumerate() {
+            for (index, other) in all.iter().enumerate() {
+                assert_eq!(own == other, at == index, "{own:?} {other:?}");
+            }
+        }
     }
 }

@@ -252,3 +252,70 @@ pub(super) fn trust_root<'de, D: serde::Deserializer<'de>>(
         Some(RawTrustRoot::Full(FullTrustRoot { reason, optional })) => Some(TrustRootGrant { reason, optional }),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Grants;
+    use super::*;
+
+    #[test]
+    fn names_of_secrets_are_plain_and_bounded() {
+        for good in ["a", "A-b_c.1", &"x".repeat(64)] {
+            assert!(is_secret_name(good), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a b", "a/b", "é", &"x".repeat(65)] {
+            assert!(!is_secret_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_one_place_and_the_place_is_safe() {
+        let secret = |rest: &str| Grants::parse(&format!("secrets: [{{name: a{rest}}}]"));
+        let (longest, longer) = ("x".repeat(64), "x".repeat(65));
+        for good in [
+            ", reveal: true",
+            ", url: https://a/, header: X-Key",
+            ", url: 'http://127.0.0.1:80/', header: b",
+            ", url: 'http://localhost/', header: b",
+            ", argv: [/a, '{secret}', b]",
+            &format!(", url: https://a/, header: {longest}"),
+        ] {
+            assert!(secret(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ", reveal: false",
+            ", url: https://a/",
+            ", header: b",
+            ", url: https://a/, header: b, argv: [/a, '{secret}']",
+            ", url: http://a/, header: b",
+            ", url: 'http://10.0.0.1/', header: b",
+            ", url: https://a/, header: ''",
+            ", url: https://a/, header: 'a b'",
+            ", url: https://a/, header: Host",
+            ", url: https://a/, header: Proxy-Anything",
+            ", argv: []",
+            ", argv: [a, '{secret}']",
+            ", argv: [/a]",
+            ", argv: ['/a/*', '{secret}']",
+            ", argv: ['/a/{secret}', '{secret}']",
+            ", argv: [/a, '{secret}', '{secret}']",
+            ", argv: [/a, '{secret}', \"a\\0\"]",
+            &format!(", url: https://a/, header: {longer}"),
+        ] {
+            assert!(secret(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_use_is_covered_by_the_same_use_only() {
+        let all = "secrets: [{name: a, reveal: true}, {name: a, argv: [/a, '{secret}']}, \
+                   {name: a, url: https://a/v1, header: b}, {name: a, argv: [/b, '{secret}']}]";
+        let all = Grants::parse(all).unwrap().secrets;
+        for (at, own) in all.iter().enumerate() {
+            for (index, other) in all.iter().enumerate() {
+                assert_eq!(own.covers(other), at == index, "{own:?} {other:?}");
+            }
+        }
+    }
+}

@@ -374,6 +374,16 @@ mod tests {
     }
 
     #[test]
+    fn a_host_and_a_url_may_have_their_longest_length_and_no_more() {
+        let label = "x".repeat(63);
+        let longest = [label.as_str(); 4].join(".")[..253].to_owned();
+        assert!(longest.parse::<NetHost>().is_ok() && format!("{longest}x").parse::<NetHost>().is_err());
+        assert!(label.parse::<NetHost>().is_ok() && format!("{label}x").parse::<NetHost>().is_err());
+        let url = format!("https://a/{}", "b".repeat(LONGEST - "https://a/".len()));
+        assert!(url.parse::<HttpUrl>().is_ok() && (url + "b").parse::<HttpUrl>().is_err());
+    }
+
+    #[test]
     fn a_prefix_ends_at_a_segment() {
         let matches = |prefix: &str, other: &str| prefix.parse::<UrlPrefix>().unwrap().matches(&url(other));
         for (prefix, other) in [

@@ -109,7 +109,7 @@ impl Lab {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(output.status.success(), "the join failed:\n{stderr}");
         let calls = self.cluster.run(&node, &["cat", "/var/log/node/systemctl.journal"])?;
-        let restart = watcher::restarted_at(&calls).context("no restart of the kubelet is in the journal")?;
+        let restart = restarted_at(&calls).context("no restart of the kubelet is in the journal")?;
         self.used(&node)?;
         // bash's own account: wall clock, then user and system time with children.
         let last = stderr.lines().last().unwrap_or_default();
@@ -180,6 +180,12 @@ fn checks_ms(events: &str) -> Option<f64> {
     let steps = events.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let checks = steps.filter(|event| event["event"] == "step" && event["phase"] == "preflight");
     checks.filter_map(|step| step["tookMs"].as_f64()).reduce(|sum, took| sum + took)
+}
+
+/// Seconds since 1970 of the last `systemctl restart kubelet` in the stand-in's journal (microseconds, then words).
+fn restarted_at(journal: &str) -> Option<f64> {
+    let line = journal.lines().rfind(|line| line.contains("restart") && line.contains("kubelet"))?;
+    Some(line.split(' ').next()?.parse::<f64>().ok()? / 1e6)
 }
 
 fn binary() -> Result<PathBuf> {

@@ -54,9 +54,3 @@ fn is_healthy() -> std::io::Result<bool> {
     stream.read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.0 200"))
 }
-
-/// Seconds since 1970 of the last `systemctl restart kubelet` in the stand-in's journal (microseconds, then words).
-pub(crate) fn restarted_at(journal: &str) -> Option<f64> {
-    let line = journal.lines().rfind(|line| line.contains("restart") && line.contains("kubelet"))?;
-    Some(line.split(' ').next()?.parse::<f64>().ok()? / 1e6)
-}

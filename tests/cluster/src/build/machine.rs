@@ -26,6 +26,7 @@ pub(crate) const TO_RUN: &[Tool] = &[
     ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("ip", "iproute2"),
+    ("openssl", "openssl"),
 ];
 /// What a build needs.
 pub(crate) const TO_BUILD: &[Tool] = &[("cc", "gcc libc6-dev"), ("go", "")];

@@ -123,6 +123,23 @@ impl Effective {
 }
 
 impl HttpAllowance {
+    /// Whether the environment's proxy may look the name up and judge where it leads: the operator says so, and the site's
+    /// policy, where it has a list. Classes of addresses that a policy forbids are then out of sight here, so that such a
+    /// policy has to say it itself.
+    pub fn leaves_names_to_proxy(&self) -> bool {
+        let scopes = &self.reach.scopes;
+        let above = |by: &DeniedBy| *by != DeniedBy::Manifest;
+        let by_policy = scopes.iter().any(|(by, scope)| matches!(by, DeniedBy::Policy(_)) && scope.proxy);
+        scopes.iter().all(|(by, scope)| scope.proxy || !above(by)) && (self.reach.forbidden.is_empty() || by_policy)
+    }
+
+    /// The line that would let it.
+    pub fn line_for_proxy(&self) -> String {
+        let mut needed = self.reach.grant.clone();
+        needed.scope.proxy = true;
+        needed.line()
+    }
+
     /// Decides about an address that is about to be dialled.
     ///
     /// # Errors
@@ -207,7 +224,7 @@ impl<G> Reach<G> {
 
 /// How much a scope opens.
 fn rank(scope: AddressScope) -> u8 {
-    u8::from(scope.private) + 2 * u8::from(scope.link_local)
+    u8::from(scope.private) + 2 * u8::from(scope.link_local) + 4 * u8::from(scope.proxy)
 }
 
 /// A URL without its query, which may hold what the plugin knows.

@@ -243,3 +243,117 @@ fn a_ceiling_takes_from_both_sides_and_names_its_place() {
     assert_eq!(forbidden.len(), 3, "{forbidden:?}");
     assert_eq!(forbidden[0], "facts: [swap]");
 }
+
+#[test]
+fn what_is_granted_withheld_and_possible_is_told_line_by_line() {
+    let wanted = grants(
+        "facts: [kernel, swap, os]\nfiles: [{path: /a/*}, {path: /b}]\ncommands: [{program: /bin/x, args: [{match: '[a-z]'}]}]\n\
+         http: [{url: https://a/v1}]\nprobe: [{dns: a}, {dns: b}]\nsecrets: [{name: s, reveal: true}]\ntrust-root: true",
+    );
+    let allowed = grants(
+        "facts: [kernel, os]\nfiles: [{path: /a/x}]\ncommands: [{program: /bin/x, args: [a]}]\nhttp: [{url: https://a}]\n\
+         probe: [{dns: a}]\nsecrets: [{name: s, reveal: true}]",
+    );
+    let ceiling = Ceiling {
+        forbidden: vec![("`policy.yaml:9`".into(), grants("facts: [os]\nsecrets: [{name: s, reveal: true}]"))],
+        ..Ceiling::default()
+    };
+    let effective = Grants::intersect(wanted, allowed).below(ceiling);
+    assert_eq!(
+        effective.lines(),
+        ["facts: [kernel]", "http: [{url: https://a/v1, methods: [GET]}]", "probe: [{dns: a}]"]
+    );
+    assert_eq!(
+        effective.possible().lines(),
+        [
+            "facts: [kernel]",
+            "files: [{path: /a/*, access: read}]",
+            "commands: [{program: /bin/x, args: [{match: \"[a-z]\"}]}]",
+            "http: [{url: https://a/v1, methods: [GET]}]",
+            "probe: [{dns: a}]"
+        ]
+    );
+    let refused: Vec<_> = effective.refused().into_iter().map(|(grant, by)| (grant.line(), by)).collect();
+    let policy = || DeniedBy::Policy("`policy.yaml:9`".into());
+    let expected = [
+        ("facts: [swap]", DeniedBy::Operator),
+        ("facts: [os]", policy()),
+        ("files: [{path: /b, access: read}]", DeniedBy::Operator),
+        ("probe: [{dns: b}]", DeniedBy::Operator),
+        ("secrets: [{name: s, reveal: true}]", policy()),
+        ("trust-root: true", DeniedBy::Operator),
+    ];
+    assert_eq!(refused, expected.map(|(line, by)| (line.to_owned(), by)));
+}
+
+#[test]
+fn a_denial_knows_whether_the_plugin_can_do_without() {
+    let wanted = "facts: [{name: kernel, optional: true}, swap]\nfiles: [{path: /a/*, optional: true}, {path: /b}]\n\
+                  secrets: [{name: s, reveal: true, optional: true}, {name: t, reveal: true}]";
+    let effective = Grants::intersect(grants(wanted), Grants::default());
+    let fact = |request| effective.fact(&request).unwrap_err().optional;
+    assert!(fact(FactRequest::Kernel) && !fact(FactRequest::Swap) && !fact(FactRequest::Os));
+    let file = |path: &str| effective.file(Path::new(path), Access::Read).unwrap_err().optional;
+    assert!(file("/a/x") && !file("/b") && !file("/c"));
+    let secret = |name: &str| effective.secret(name, SecretUse::Reveal).unwrap_err().optional;
+    assert!(secret("s") && !secret("t") && !secret("u"));
+}
+
+#[test]
+fn a_denial_says_what_was_tried_and_whose_word_is_missing_first() {
+    let effective = Grants::intersect(grants("commands: [{program: /bin/x}]"), Grants::default())
+        .below(Ceiling { list: Some(("`policy.yaml:3`".into(), Grants::default())), ..Ceiling::default() });
+    assert_eq!(effective.command("/bin/x", &[]).unwrap_err().by, DeniedBy::Operator);
+    assert_eq!(effective.command("/bin/y", &[]).unwrap_err().by, DeniedBy::Manifest);
+    let what = |access| effective.file(Path::new("/a"), access).unwrap_err().what;
+    assert_eq!((what(Access::Stat).as_str(), what(Access::Read).as_str()), ("looking at `/a`", "reading `/a`"));
+}
+
+#[test]
+fn two_denials_differ_by_their_line_or_without_one_by_what_was_tried() {
+    let denial = |what: &str, line: Option<&str>| Denial {
+        what: what.into(),
+        line: line.map(Into::into),
+        flag: None,
+        by: DeniedBy::Always,
+        optional: false,
+    };
+    for (own, other, expected) in [
+        (denial("a", Some("x")), denial("b", Some("x")), false),
+        (denial("a", Some("x")), denial("a", Some("y")), true),
+        (denial("a", Some("x")), denial("a", None), true),
+        (denial("a", None), denial("a", None), false),
+        (denial("a", None), denial("b", None), true),
+    ] {
+        assert_eq!(own.differs(&other), expected, "{own:?} {other:?}");
+    }
+}
+
+#[test]
+fn a_denied_address_needs_the_flag_of_its_class_beside_those_that_are_there() {
+    let line = |wanted: &str, address: &str| {
+        let effective = Effective::own(grants(wanted));
+        http(&effective, "GET", "https://a/").unwrap().allows_address(ip(address)).unwrap_err().line.unwrap()
+    };
+    let (plain, private) = ("http: [{url: https://a}]", "http: [{url: https://a, private: true}]");
+    let link_local = "http: [{url: https://a, link-local: true}]";
+    for (wanted, address, words) in [
+        (plain, "10.0.0.1", "private: true"),
+        (plain, "169.254.1.1", "link-local: true"),
+        (plain, "169.254.169.254", "link-local: true"),
+        (private, "169.254.1.1", "link-local: true, private: true"),
+        (link_local, "10.0.0.1", "link-local: true, private: true"),
+    ] {
+        assert_eq!(line(wanted, address), format!("http: [{{url: https://a/, methods: [GET], {words}}}]"), "{address}");
+    }
+}
+
+#[test]
+fn of_several_grants_the_one_that_reaches_farthest_counts() {
+    let effective = Effective::own(grants(
+        "http: [{url: https://a, private: true, max-response: 2Mi}, {url: https://a, link-local: true, max-response: 1}]",
+    ));
+    let allowance = http(&effective, "GET", "https://a/").unwrap();
+    assert!(allowance.allows_address(ip("169.254.1.1")).is_ok() && allowance.allows_address(ip("10.0.0.1")).is_err());
+    assert_eq!(allowance.max_response_bytes, 1);
+}

@@ -1,0 +1,9 @@
+//! Control planes: what holds while a cluster grows from one to three, and what a control plane is afterwards.
+
+mod growth;
+mod lab;
+mod leaves;
+mod likeness;
+#[path = "../join/tree.rs"]
+mod tree;
+mod writer;

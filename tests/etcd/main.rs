@@ -1,0 +1,11 @@
+//! etcd's members on real etcd processes: what etcd answers, and what a join, a replacement and a reset make of it.
+//!
+//! Each test has a cluster of its own on loopback addresses that no other test uses, with mutual TLS and kubeadm's ports.
+
+mod answers;
+mod client;
+mod joins;
+mod lab;
+mod leaving;
+mod proxy;
+mod writer;
