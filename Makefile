@@ -35,6 +35,7 @@ test-cluster: cluster
 	  run --test api-conformance -- --ignored; \
 	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
+  run --test control-plane-prepare -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test guests -- --ignored hours; \
 	  run --test control-plane -- --ignored --test-threads=2; \

@@ -1,7 +1,8 @@
 //! `--patches`: a directory of files that change what a join writes.
 //!
 //! `target[suffix][+type].(yaml|json)`, kubeadm's names and order: the directory is walked in lexical order, only base
-//! names count, a file may hold several documents. How a strategic merge patch is applied is in `strategic`.
+//! names count, a file may hold several documents. How a strategic merge patch is applied is in `strategic`; a patched Pod
+//! is read into its type again (`typed`), as kubeadm does before it writes it.
 
 use std::fmt;
 use std::io;
@@ -12,9 +13,14 @@ use thiserror::Error;
 
 use crate::error::{Diagnose, ExitCode};
 
+mod lists;
+mod quantity;
+mod schema;
 mod strategic;
+mod typed;
 
-pub(crate) use strategic::merge as merge_strategically;
+pub(crate) use strategic::{Schema, merge as merge_strategically};
+pub(crate) use typed::env_var;
 
 /// Largest patch file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -50,6 +56,10 @@ impl Target {
         Self::CorednsDeployment,
         Self::KubeProxyDaemonSet,
     ];
+
+    fn is_pod(self) -> bool {
+        matches!(self, Self::Etcd | Self::KubeApiserver | Self::KubeControllerManager | Self::KubeScheduler)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -149,7 +159,7 @@ impl Patches {
     ///
     /// # Errors
     ///
-    /// [`PatchError::Apply`]; the value is then in between.
+    /// [`PatchError::Apply`], [`PatchError::Result`]; the value is then in between.
     pub fn apply(&self, target: Target, value: &mut Value) -> Result<usize, PatchError> {
         let mut count = 0;
         for patch in self.patches.iter().filter(|patch| patch.target == target) {
@@ -161,6 +171,11 @@ impl Patches {
             })?;
             count += 1;
         }
+        if count > 0 && target.is_pod() {
+            let result = typed::pod(value);
+            *value = result
+                .map_err(|mismatch| PatchError::Result { target: target.name(), problem: mismatch.to_string() })?;
+        }
         Ok(count)
     }
 }
@@ -168,7 +183,10 @@ impl Patches {
 impl Patch {
     fn apply(&self, value: &mut Value) -> Result<(), String> {
         match self.kind {
-            Kind::Strategic => merge_strategically(value, &self.document).map_err(|error| error.to_string()),
+            Kind::Strategic => {
+                let schema = if self.target.is_pod() { Schema::pod() } else { Schema::Atomic };
+                merge_strategically(value, &self.document, schema).map_err(|error| error.to_string())
+            }
             Kind::Merge if self.document.is_object() => {
                 json_patch::merge(value, &self.document);
                 Ok(())
@@ -282,6 +300,14 @@ pub enum PatchError {
         /// What does not fit.
         problem: String,
     },
+    /// All applied, to something that cannot be used.
+    #[error("what the patches make of {target} is no Pod: {problem}")]
+    Result {
+        /// As in the file name.
+        target: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl Diagnose for PatchError {
@@ -292,6 +318,7 @@ impl Diagnose for PatchError {
             Self::Name { .. } => "patches-name",
             Self::Malformed { .. } => "patches-malformed",
             Self::Apply { .. } => "patches-apply",
+            Self::Result { .. } => "patches-result",
         }
     }
 

@@ -12,6 +12,7 @@ pub mod endpoint;
 #[cfg(test)]
 mod fixture;
 pub mod handover;
+pub mod host_files;
 pub mod image_pull;
 pub mod images;
 pub mod kubeconfig;

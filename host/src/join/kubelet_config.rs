@@ -80,7 +80,8 @@ pub fn config(
     }
     patches.apply(Target::KubeletConfiguration, &mut tree)?;
     let instance = json!({ "containerRuntimeEndpoint": socket });
-    patches::merge_strategically(&mut tree, &instance).expect("a mapping without directives applies to anything");
+    patches::merge_strategically(&mut tree, &instance, patches::Schema::Atomic)
+        .expect("a mapping without directives applies to anything");
     Ok(yaml::write(&tree))
 }
 

@@ -1,16 +1,23 @@
-//! Strategic merge for objects whose lists are atomic, as `KubeletConfiguration`'s all are: no field of it has a merge
-//! key. Directives act as in `k8s.io/apimachinery/pkg/util/strategicpatch`; one that could not act is refused, where
-//! apimachinery would drop it silently.
+//! Strategic merge, as `k8s.io/apimachinery/pkg/util/strategicpatch` does it over JSON values.
+//!
+//! Whether a list is replaced or merged, and by which key, stands in the schema of the object: a [`Schema::Atomic`] one, like
+//! `KubeletConfiguration`, has no merging lists, a Pod's is in `schema`. A directive that asks for what is so already does
+//! nothing; one that apimachinery would drop silently, with what it stands in, is refused.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// `$patch: replace | delete | merge` in a mapping.
-const PATCH: &str = "$patch";
+use super::lists;
+use super::schema::{Kind, ListMerge, fields};
+
+/// `$patch: replace | delete` in a mapping.
+pub(super) const PATCH: &str = "$patch";
 /// `$retainKeys: [names]` in a mapping: other keys of the original go.
 const RETAIN_KEYS: &str = "$retainKeys";
 /// `$deleteFromPrimitiveList/<key>: [values]`.
 const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+/// `$setElementOrder/<key>: [items, or their merge keys]`.
+const SET_ORDER: &str = "$setElementOrder/";
 
 /// Why a patch does not apply.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -23,25 +30,69 @@ pub(crate) enum StrategicError {
     NoList(String),
     #[error("`{0}` is set by the patch but not in its `$retainKeys`")]
     NotRetained(String),
+    #[error("there is no field `{0}`")]
+    UnknownField(String),
+    #[error("an item of a list lacks `{0}`, by which the list merges")]
+    NoKey(&'static str),
+    #[error("the items of a list are not of one type")]
+    MixedItems,
+    #[error("the list `{0}` is not in the order of its `$setElementOrder`")]
+    Order(String),
+}
+
+/// What is known of the fields of a value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Schema {
+    /// Any; lists are replaced.
+    Atomic,
+    /// Those of a type.
+    Typed(&'static Kind),
+}
+
+impl Schema {
+    /// Of a Pod.
+    pub(crate) fn pod() -> Self {
+        const POD: &Kind = &Kind::Struct("Pod");
+        Self::Typed(POD)
+    }
+
+    /// Schema of a field's value, for a list of its items, and how a list there merges.
+    fn field(self, name: &str) -> Result<(Self, ListMerge), StrategicError> {
+        match self {
+            Self::Atomic => Ok((Self::Atomic, ListMerge::Replace)),
+            Self::Typed(Kind::Struct(of)) => {
+                let field = fields(of).iter().find(|field| field.name == name);
+                let field = field.ok_or_else(|| StrategicError::UnknownField(name.to_owned()))?;
+                let of = if let Kind::List(item) = &field.kind { item.as_ref() } else { &field.kind };
+                Ok((Self::Typed(of), field.merge))
+            }
+            Self::Typed(Kind::Map(value)) => Ok((Self::Typed(value), ListMerge::Replace)),
+            Self::Typed(_) => Err(StrategicError::UnknownField(name.to_owned())),
+        }
+    }
 }
 
 /// Merges a patch into a value.
-pub(crate) fn merge(value: &mut Value, patch: &Value) -> Result<(), StrategicError> {
+pub(crate) fn merge(value: &mut Value, patch: &Value, schema: Schema) -> Result<(), StrategicError> {
     let Value::Object(patch) = patch else { return Err(StrategicError::NoMapping) };
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
     let Value::Object(original) = value else { return Err(StrategicError::NoMapping) };
-    merge_mapping(original, patch)
+    merge_mapping(original, patch, schema)
 }
 
-fn merge_mapping(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), StrategicError> {
+pub(super) fn merge_mapping(
+    original: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    schema: Schema,
+) -> Result<(), StrategicError> {
     match patch.get(PATCH).map(Value::as_str) {
         None => {}
         Some(Some("replace")) => {
             original.clear();
             for (key, value) in patch.iter().filter(|(key, _)| *key != PATCH) {
-                original.insert(key.clone(), added(value)?);
+                add(original, key, value)?;
             }
             return Ok(());
         }
@@ -49,16 +100,20 @@ fn merge_mapping(original: &mut Map<String, Value>, patch: &Map<String, Value>) 
             original.clear();
             return Ok(());
         }
-        // `merge` belongs to items of merging lists, which there are none of.
         Some(_) => return Err(StrategicError::Directive(PATCH.into())),
     }
     retain(original, patch)?;
-    for (key, value) in patch {
-        if key == RETAIN_KEYS {
-            continue;
+    for (key, order) in patch {
+        if let Some(list) = key.strip_prefix(SET_ORDER) {
+            set_order(original, list, patch.get(list), order, schema)?;
         }
+    }
+    for (key, value) in patch {
         if let Some(list) = key.strip_prefix(DELETE_FROM_LIST) {
             delete_from(original, list, value)?;
+            continue;
+        }
+        if key == RETAIN_KEYS || key.starts_with(SET_ORDER) || patch.contains_key(&format!("{SET_ORDER}{key}")) {
             continue;
         }
         if key.starts_with('$') {
@@ -67,8 +122,14 @@ fn merge_mapping(original: &mut Map<String, Value>, patch: &Map<String, Value>) 
         match (original.get_mut(key), value) {
             // `shift_remove`: the order of the others stays.
             (_, Value::Null) => drop(original.shift_remove(key)),
-            (Some(Value::Object(original)), Value::Object(patch)) => merge_mapping(original, patch)?,
-            (_, value) => drop(original.insert(key.clone(), added(value)?)),
+            (Some(Value::Object(original)), Value::Object(patch)) => {
+                merge_mapping(original, patch, schema.field(key)?.0)?;
+            }
+            (Some(Value::Array(original)), Value::Array(patch)) => {
+                let (items, how) = schema.field(key)?;
+                *original = lists::merge(std::mem::take(original), patch, items, how)?;
+            }
+            (_, value) => add(original, key, value)?,
         }
     }
     Ok(())
@@ -87,6 +148,33 @@ fn retain(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Resu
     Ok(())
 }
 
+/// Merges a list and orders it: first as the directive says, then as the patch's own list, then as it was.
+fn set_order(
+    original: &mut Map<String, Value>,
+    list: &str,
+    patch: Option<&Value>,
+    order: &Value,
+    schema: Schema,
+) -> Result<(), StrategicError> {
+    let no_list = || StrategicError::NoList(list.to_owned());
+    let order = order.as_array().ok_or_else(no_list)?;
+    let patch = patch.map(|patch| patch.as_array().ok_or_else(no_list)).transpose()?;
+    let before = original.get(list).map(|before| before.as_array().cloned().ok_or_else(no_list)).transpose()?;
+    let (items, how) = schema.field(list)?;
+    if !lists::agrees(patch.map_or(&[], Vec::as_slice), order, how)? {
+        return Err(StrategicError::Order(list.to_owned()));
+    }
+    let merged = match (before.clone(), patch) {
+        (None, None) => return Ok(()),
+        (Some(before), None) => before,
+        (None, Some(patch)) => kept(patch)?,
+        (Some(before), Some(patch)) => lists::merge(before, patch, items, how)?,
+    };
+    let ordered = lists::in_order(merged, order, &before.unwrap_or_default(), how)?;
+    original.insert(list.to_owned(), Value::Array(ordered));
+    Ok(())
+}
+
 fn delete_from(original: &mut Map<String, Value>, key: &str, values: &Value) -> Result<(), StrategicError> {
     let no_list = || StrategicError::NoList(key.to_owned());
     let Value::Array(values) = values else { return Err(no_list()) };
@@ -100,83 +188,51 @@ fn delete_from(original: &mut Map<String, Value>, key: &str, values: &Value) -> 
     }
 }
 
-/// A value that is added as it is: nulls in it delete nothing and go, directives have nothing to act on.
-fn added(value: &Value) -> Result<Value, StrategicError> {
-    Ok(match value {
+fn add(original: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), StrategicError> {
+    match added(value)? {
+        Some(value) => drop(original.insert(key.to_owned(), value)),
+        None => drop(original.shift_remove(key)),
+    }
+    Ok(())
+}
+
+/// A value that is put where none is: nulls in it delete nothing and go, and so does what is to be deleted. None: nothing
+/// remains.
+pub(super) fn added(value: &Value) -> Result<Option<Value>, StrategicError> {
+    Ok(Some(match value {
         Value::Object(entries) => {
-            let mut kept = Map::new();
+            match entries.get(PATCH) {
+                None => {}
+                Some(directive) if directive == "delete" => return Ok(None),
+                // apimachinery drops the mapping with its content.
+                Some(_) => return Err(StrategicError::Directive(PATCH.into())),
+            }
+            let mut remaining = Map::new();
             for (key, value) in entries {
-                if key.starts_with('$') {
+                // There is nothing else that could be retained, ordered or deleted.
+                let idle = key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_FROM_LIST);
+                if key.starts_with('$') && !idle {
                     return Err(StrategicError::Directive(key.clone()));
                 }
-                if !value.is_null() {
-                    kept.insert(key.clone(), added(value)?);
+                if !idle && !value.is_null() {
+                    remaining.extend(added(value)?.map(|value| (key.clone(), value)));
                 }
             }
-            Value::Object(kept)
+            Value::Object(remaining)
         }
-        Value::Array(items) => Value::Array(items.iter().map(added).collect::<Result<_, _>>()?),
+        Value::Array(items) => Value::Array(kept(items)?),
         value => value.clone(),
-    })
+    }))
+}
+
+/// Items of a list that is put where none is. A lone `$patch: replace` asks for what is so.
+fn kept(items: &[Value]) -> Result<Vec<Value>, StrategicError> {
+    let mut remaining = Vec::with_capacity(items.len());
+    for item in items.iter().filter(|item| !lists::replaces(item)) {
+        remaining.extend(added(item)?);
+    }
+    Ok(remaining)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn merges_mappings_and_replaces_everything_else() {
-        for (original, patch, expected) in [
-            (
-                json!({"a": 1, "b": {"c": 1, "d": 2}}),
-                json!({"b": {"c": 3, "d": null}, "e": 5}),
-                json!({"a": 1, "b": {"c": 3}, "e": 5}),
-            ),
-            (json!({"l": [1, 2]}), json!({"l": [3]}), json!({"l": [3]})),
-            (json!({"l": [{"name": "a", "v": 1}]}), json!({"l": [{"name": "b"}]}), json!({"l": [{"name": "b"}]})),
-            (json!({"a": {"x": 1}}), json!({"a": "text"}), json!({"a": "text"})),
-            (json!({"a": "text"}), json!({"a": {"x": 1, "y": null}}), json!({"a": {"x": 1}})),
-            (json!({"a": 1}), json!({"none": null}), json!({"a": 1})),
-            (json!(null), json!({"a": 1}), json!({"a": 1})),
-        ] {
-            let mut value = original.clone();
-            merge(&mut value, &patch).unwrap();
-            assert_eq!(value, expected, "{original} + {patch}");
-        }
-    }
-
-    #[test]
-    fn obeys_directives() {
-        for (patch, expected) in [
-            (json!({"m": {"$patch": "replace", "z": 9}}), json!({"m": {"z": 9}, "l": [1, 2, 3]})),
-            (json!({"m": {"$patch": "delete"}}), json!({"m": {}, "l": [1, 2, 3]})),
-            (json!({"$patch": "replace", "n": 1}), json!({"n": 1})),
-            (json!({"m": {"$retainKeys": ["y", "n"], "n": 1}}), json!({"m": {"y": 2, "n": 1}, "l": [1, 2, 3]})),
-            (json!({"$deleteFromPrimitiveList/l": [1, 3, 4]}), json!({"m": {"x": 1, "y": 2}, "l": [2]})),
-            (json!({"$deleteFromPrimitiveList/none": [1]}), json!({"m": {"x": 1, "y": 2}, "l": [1, 2, 3]})),
-        ] {
-            let mut value = json!({"m": {"x": 1, "y": 2}, "l": [1, 2, 3]});
-            merge(&mut value, &patch).unwrap();
-            assert_eq!(value, expected, "{patch}");
-        }
-    }
-
-    #[test]
-    fn refuses_directives_that_could_not_act() {
-        for patch in [
-            json!({"m": {"$patch": "merge"}}),
-            json!({"m": {"$patch": 1}}),
-            json!({"m": {"$setElementOrder/l": [1]}}),
-            json!({"m": {"$retainKeys": ["y"], "n": 1}}),
-            json!({"m": {"$retainKeys": "y"}}),
-            json!({"new": {"$patch": "delete"}}),
-            json!({"l": [{"$patch": "delete"}]}),
-            json!({"$deleteFromPrimitiveList/m": [1]}),
-            json!({"$deleteFromPrimitiveList/l": 1}),
-            json!([1]),
-        ] {
-            assert!(merge(&mut json!({"m": {"x": 1}, "l": [1]}), &patch).is_err(), "{patch} was accepted");
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,8 @@ use thiserror::Error;
 
 use crate::config::Arg;
 use crate::error::Diagnose;
+use crate::join::cluster_paths::{self, PathRefused, Use};
+use crate::node::Node;
 use crate::output::printable;
 
 /// kubeadm's ClusterConfiguration. Unset texts hold their default.
@@ -90,7 +92,26 @@ impl ControlPlaneConfiguration {
         Self::deserialize(stored)
             .map_err(|error| ConfigurationError::Malformed { reason: printable(&error.to_string()) })
     }
+
+    /// Checks what a control plane would follow before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::Path`], [`ConfigurationError::Rootless`].
+    pub fn check(&self, node: &Node) -> Result<(), ConfigurationError> {
+        if self.feature_gates.get(ROOTLESS) == Some(&true) {
+            return Err(ConfigurationError::Rootless);
+        }
+        cluster_paths::check("certificatesDir", &self.certificates_dir, Use::Written, node)?;
+        if let Etcd::Local(etcd) = &self.etcd {
+            cluster_paths::check("etcd.local.dataDir", &etcd.data_dir, Use::Written, node)?;
+        }
+        Ok(())
+    }
 }
+
+/// kubeadm's gate, alpha and deprecated: it makes users and groups and hands keys to them.
+const ROOTLESS: &str = "RootlessControlPlane";
 
 /// Why no control plane can follow the cluster's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -101,15 +122,31 @@ pub enum ConfigurationError {
         /// What does not fit.
         reason: String,
     },
+    /// A path.
+    #[error(transparent)]
+    Path(#[from] PathRefused),
+    /// Users and groups of the machine, made by a gate that kubeadm deprecates and never left alpha.
+    #[error("the cluster's configuration turns on kubeadm's feature gate `{ROOTLESS}`, which mortise does not follow")]
+    Rootless,
 }
 
 impl Diagnose for ConfigurationError {
     fn code(&self) -> &'static str {
-        "cluster-configuration-field"
+        match self {
+            Self::Malformed { .. } => "cluster-configuration-field",
+            Self::Path(refused) => refused.code(),
+            Self::Rootless => "cluster-rootless-control-plane",
+        }
     }
 
     fn hint(&self) -> Option<String> {
-        Some("`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into())
+        match self {
+            Self::Malformed { .. } => {
+                Some("`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into())
+            }
+            Self::Path(refused) => refused.hint(),
+            Self::Rootless => Some("join this node with `kubeadm join --control-plane`".into()),
+        }
     }
 }
 
@@ -138,10 +175,13 @@ impl Default for Networking {
 #[serde(rename_all = "camelCase", default)]
 pub struct Component {
     /// Follow the defaults, in this order; a default of the same name is dropped.
+    #[serde(deserialize_with = "list")]
     pub extra_args: Vec<Arg>,
     /// Replace a volume of the same name.
+    #[serde(deserialize_with = "list")]
     pub extra_volumes: Vec<HostPathMount>,
-    /// `core/v1` EnvVar, as written.
+    /// `core/v1` EnvVar, as Go writes it.
+    #[serde(deserialize_with = "env_vars")]
     pub extra_envs: Vec<serde_json::Value>,
 }
 
@@ -218,8 +258,10 @@ pub struct LocalEtcd {
     #[serde(deserialize_with = "etcd_data_dir")]
     pub data_dir: String,
     /// Follow the defaults, in this order; a default of the same name is dropped.
+    #[serde(deserialize_with = "list")]
     pub extra_args: Vec<Arg>,
-    /// `core/v1` EnvVar, as written.
+    /// `core/v1` EnvVar, as Go writes it.
+    #[serde(deserialize_with = "env_vars")]
     pub extra_envs: Vec<serde_json::Value>,
     /// Further names of the serving certificate.
     #[serde(rename = "serverCertSANs")]
@@ -333,6 +375,24 @@ fn etcd_data_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     filled(deserializer, "/var/lib/etcd")
 }
 
+/// A list where null counts as empty, as in Go.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn env_vars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<serde_json::Value>, D::Error> {
+    let written = Option::<Vec<serde_json::Value>>::deserialize(deserializer)?.unwrap_or_default();
+    let typed = written.iter().map(|variable| {
+        let mut variable = crate::patches::env_var(variable).map_err(serde::de::Error::custom)?;
+        // The one default: `SetDefaults_EnvVar`.
+        if let Some(serde_json::Value::Object(field)) = variable.pointer_mut("/valueFrom/fieldRef") {
+            field.entry("apiVersion").or_insert_with(|| "v1".into());
+        }
+        Ok(variable)
+    });
+    typed.collect()
+}
+
 fn go_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     crate::config::go_duration(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no duration")))
@@ -390,5 +450,30 @@ mod tests {
         let external = json!({"etcd": {"external": {"endpoints": ["https://e:2379"], "caFile": "/ca"}}});
         let read: ControlPlaneConfiguration = serde_json::from_value(external).unwrap();
         assert!(matches!(read.etcd, Etcd::External(etcd) if etcd.ca_file == "/ca"));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_follow() {
+        let (_directory, node) = crate::api::scripted::test_node();
+        for (configuration, code) in [
+            (json!({"featureGates": {"RootlessControlPlane": true}}), Some("cluster-rootless-control-plane")),
+            (json!({"featureGates": {"RootlessControlPlane": false}}), None),
+            (json!({"certificatesDir": "/etc/cron.d"}), Some("cluster-path-refused")),
+            (json!({"etcd": {"local": {"dataDir": "/usr/bin"}}}), Some("cluster-path-refused")),
+            (json!({"certificatesDir": "/data/pki", "etcd": {"local": {"dataDir": "/data/etcd"}}}), None),
+        ] {
+            let read: ControlPlaneConfiguration = serde_json::from_value(configuration.clone()).unwrap();
+            assert_eq!(read.check(&node).err().map(|refused| refused.code()), code, "{configuration}");
+        }
+    }
+
+    #[test]
+    fn variables_are_as_go_writes_them() {
+        let written =
+            json!({"scheduler": {"extraEnvs": [{"name": "A", "value": "", "unknown": 1}], "extraArgs": null}});
+        let read: ControlPlaneConfiguration = serde_json::from_value(written).unwrap();
+        assert_eq!(read.scheduler.extra_envs, [json!({"name": "A"})]);
+        let wrong = json!({"scheduler": {"extraEnvs": [{"name": "A", "value": 1}]}});
+        assert!(serde_json::from_value::<ControlPlaneConfiguration>(wrong).is_err());
     }
 }

@@ -240,3 +240,15 @@ fn without_empty(fields: Value) -> Value {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_the_variables_that_end_so() {
+        let variables = [("HTTP_PROXY", "a"), ("No_Proxy", "b"), ("x_proxy", ""), ("PROXY", "c"), ("PROXY_URL", "d")];
+        let found = proxies(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(found, [("HTTP_PROXY".to_owned(), "a".to_owned()), ("No_Proxy".to_owned(), "b".to_owned())]);
+    }
+}

@@ -32,8 +32,7 @@ impl Probes {
             container.insert("readinessProbe".into(), self.probe(path, 0, 1, 3));
         }
         let tries = (self.start_within.as_secs_f64() / f64::from(PERIOD_SECONDS)).ceil();
-        // Go converts likewise; a duration of kubeadm's is below 2^63 ns.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is never negative")]
+        // Not negative; beyond 32 bits it stays at their end.
         let tries = tries as u32;
         container.insert("startupProbe".into(), self.probe(self.startup, PERIOD_SECONDS, PERIOD_SECONDS, tries));
     }
