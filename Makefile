@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint bench cluster release-interfaces
+.PHONY: try build test test-fast test-cluster lint bench bench-plugins cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -51,6 +51,10 @@ lint:
 release-interfaces:
 	cargo test --workspace --features mortise/faults --test kinds -- --ignored writes_the_texts
 
-# Against the real kubeadm on fresh nodes of a real cluster, in the same run.
-bench: build cluster
+# What plugins cost, beside a helper and a script; then joins against the real kubeadm on fresh nodes of a real cluster.
+bench: build bench-plugins cluster
 	cargo bench --quiet --profile dev -p mortise-cluster --bench join
+
+bench-plugins:
+	MORTISE_BIN=$(abspath $(TARGET)/release/mortise) \
+	  cargo bench --quiet --profile dev --workspace --features mortise/faults --bench plugins

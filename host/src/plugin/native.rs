@@ -20,8 +20,7 @@ use wasmtime::{CustomCodeMemory, Engine};
 pub(super) fn load(engine: &Engine, file: OwnedFd, bytes: u64) -> wasmtime::Result<Component> {
     let length = usize::try_from(bytes)?;
     // SAFETY: a new mapping, at an address of the kernel's choice, that nothing else refers to.
-    let start =
-        unsafe { rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) }?;
+    let start = unsafe { rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) }?;
     drop(file);
     let start = NonNull::new(start.cast()).ok_or_else(|| wasmtime::Error::msg("code was mapped at address 0"))?;
     // SAFETY: the descriptor comes from the host, over the socket it gave us. The host makes the code with `compiler`, from

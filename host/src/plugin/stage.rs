@@ -268,7 +268,11 @@ impl Plugin {
         if let Some(expected) = settings.and_then(|settings| settings.digest.as_ref())
             && !expected.eq_ignore_ascii_case(digest.as_str())
         {
-            return Err(PluginError::Digest { plugin: named(name), expected: expected.clone(), found: digest.to_string() });
+            return Err(PluginError::Digest {
+                plugin: named(name),
+                expected: expected.clone(),
+                found: digest.to_string(),
+            });
         }
         let unfit = |plugin: String| move |reason: Unfit| PluginError::Unfit { plugin, reason };
         let inspected = manifest::inspect(component).map_err(unfit(named(name)))?;
@@ -286,7 +290,8 @@ impl Plugin {
             Some(settings) => {
                 verify_no_placeholder(&wanted).map_err(unfit(full.clone()))?;
                 verify_settings(&full, schema.as_ref(), &settings.settings)?;
-                let subject = PolicySubject { id: id.as_deref(), digest: digest.as_str(), signer: settings.signer.as_deref() };
+                let subject =
+                    PolicySubject { id: id.as_deref(), digest: digest.as_str(), signer: settings.signer.as_deref() };
                 policy.bound(&full, subject, Grants::intersect(wanted, settings.grants.clone()))?
             }
         };

@@ -31,7 +31,10 @@ pub(crate) fn check() -> Result<Report, Error> {
     };
     Ok(Report {
         findings: if branch < oldest { vec![finding()] } else { Vec::new() },
-        evidence: vec![("driver".into(), driver.into()), ("product".into(), text(&settings, "product").unwrap().into())],
+        evidence: vec![
+            ("driver".into(), driver.into()),
+            ("product".into(), text(&settings, "product").unwrap().into()),
+        ],
         skipped: None,
         extra: Vec::new(),
     })

@@ -54,8 +54,8 @@ struct Lab {
 
 impl Lab {
     fn set_up() -> Result<Self> {
-        let path = std::env::var_os("MORTISE_BIN")
-            .map_or_else(|| plugin::top().join("target/release/mortise"), PathBuf::from);
+        let path =
+            std::env::var_os("MORTISE_BIN").map_or_else(|| plugin::top().join("target/release/mortise"), PathBuf::from);
         let mortise =
             path.canonicalize().with_context(|| format!("no binary at `{}`: run `make build`", path.display()))?;
         // Below the target directory: a mount like `/tmp` may forbid to execute.
