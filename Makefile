@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint fuzz bench cluster release-interfaces
+.PHONY: try build test test-fast test-cluster lint fuzz bench bench-plugins cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -35,7 +35,7 @@ test-cluster: cluster
 	  run --test api-conformance -- --ignored; \
 	  run --test etcd -- --ignored --test-threads=3; \
 	  run --test registry -- --ignored; \
-  run --test control-plane-prepare -- --ignored; \
+	  run --test control-plane-prepare -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test guests -- --ignored hours; \
 	  run --test control-plane -- --ignored --test-threads=2; \
@@ -61,6 +61,10 @@ fuzz:
 release-interfaces:
 	cargo test --workspace --features mortise/faults --test kinds -- --ignored writes_the_texts
 
-# Against the real kubeadm on fresh nodes of a real cluster, in the same run.
-bench: build cluster
+# What plugins cost, beside a helper and a script; then joins against the real kubeadm on fresh nodes of real clusters.
+bench: build bench-plugins cluster
 	cargo bench --quiet --profile dev -p mortise-cluster --bench join --bench control-plane
+
+bench-plugins:
+	MORTISE_BIN=$(abspath $(TARGET)/release/mortise) \
+	  cargo bench --quiet --profile dev --workspace --features mortise/faults --bench plugins

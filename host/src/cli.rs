@@ -20,7 +20,7 @@ pub use join::{JoinArgs, JoinCommand, PreflightCommand, Scope};
 pub use plugin::{
     CheckStage, LockArgs, PluginAddArgs, PluginBundleArgs, PluginCommand, PluginEmbedArgs, PluginExplainArgs,
     PluginGrantsCommand, PluginInspectArgs, PluginListArgs, PluginPullArgs, PluginPushArgs, PluginRemoveArgs,
-    PluginRevokeArgs, PluginRunArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs,
+    PluginRevokeArgs, PluginRunArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs, SourceArgs,
 };
 
 /// The command line.

@@ -10,7 +10,7 @@ mod distribution;
 
 pub use distribution::{
     LockArgs, PluginAddArgs, PluginBundleArgs, PluginListArgs, PluginPullArgs, PluginPushArgs, PluginRemoveArgs,
-    PluginRevokeArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs,
+    PluginRevokeArgs, PluginSignArgs, PluginUpdateArgs, PluginVerifyArgs, RegistryArgs, SourceArgs,
 };
 
 /// What to do with a plugin.

@@ -18,6 +18,18 @@ pub struct RegistryArgs {
     pub ca_file: Option<PathBuf>,
 }
 
+/// Where plugins are read from.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub struct SourceArgs {
+    /// Read a bundle in the registry's place
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// The registry
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
 /// Flags of `plugin push`.
 #[derive(Debug, Clone, Args)]
 pub struct PluginPushArgs {
@@ -44,12 +56,9 @@ pub struct PluginPullArgs {
     /// Take only what this key signed
     #[arg(long, value_name = "PUB")]
     pub key: Option<PathBuf>,
-    /// Read a bundle in the registry's place
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
-    /// The registry
+    /// Where it is read from
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    pub source: SourceArgs,
 }
 
 /// Flags of `plugin sign`.
@@ -75,15 +84,12 @@ pub struct PluginVerifyArgs {
     /// Public key that must have signed it
     #[arg(long, value_name = "PUB")]
     pub key: PathBuf,
-    /// Read a bundle in the registry's place
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
-    /// The registry
+    /// Where it is read from
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    pub source: SourceArgs,
 }
 
 /// Flags of `plugin bundle`.
@@ -121,15 +127,12 @@ pub struct PluginAddArgs {
     /// Take the place of the plugin of this name
     #[arg(long)]
     pub replace: bool,
-    /// Read a bundle in the registry's place
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
     /// Where it is recorded
     #[command(flatten)]
     pub lock: LockArgs,
-    /// The registry
+    /// Where it is read from
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    pub source: SourceArgs,
 }
 
 /// Flags of `plugin update`.
@@ -141,15 +144,12 @@ pub struct PluginUpdateArgs {
     /// Take this version of the one plugin named, in the place of the tag it came from
     #[arg(long, value_name = "REF")]
     pub to: Option<String>,
-    /// Read a bundle in the registry's place
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
     /// Where it is recorded
     #[command(flatten)]
     pub lock: LockArgs,
-    /// The registry
+    /// Where it is read from
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    pub source: SourceArgs,
 }
 
 /// Flags of `plugin list`.

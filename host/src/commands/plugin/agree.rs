@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::distribution::{Subject, source};
 use crate::cli::{
     LockArgs, OutputFormat, PluginAddArgs, PluginListArgs, PluginRemoveArgs, PluginRevokeArgs, PluginUpdateArgs,
-    RegistryArgs,
+    SourceArgs,
 };
 use crate::config::{self, check_plugin_name};
 use crate::error::Failure;
@@ -64,7 +64,7 @@ pub(super) async fn add(args: PluginAddArgs, root: &Path) -> Result<(), Failure>
     }
     let allowed = config::grants_of_flags(&args.grants)?;
     let mut held = Held::open(&args.lock, root)?;
-    let candidate = fetch(&held.lock, &name, subject, key.as_ref(), args.bundle.as_deref(), &args.registry).await?;
+    let candidate = fetch(&held.lock, &name, subject, key.as_ref(), &args.source).await?;
     if let Some(other) = held.lock.plugins.iter().find(|it| it.name == name)
         && other.digest.as_str() != candidate.seen.digest
         && !args.replace
@@ -95,8 +95,7 @@ pub(super) async fn update(args: PluginUpdateArgs, root: &Path) -> Result<(), Fa
         let old = held.lock.find(&name).ok_or(LockError::NotLocked { name })?.clone();
         let key = old.public_key()?;
         let subject = Subject::parse(args.to.as_deref().unwrap_or(&old.from))?;
-        let candidate =
-            fetch(&held.lock, &old.name, subject, key.as_ref(), args.bundle.as_deref(), &args.registry).await?;
+        let candidate = fetch(&held.lock, &old.name, subject, key.as_ref(), &args.source).await?;
         let signer = key.as_ref().map(PublicKey::fingerprint);
         let differences = old.differences(&candidate.seen, signer.as_ref());
         if !differences.is_empty() {
@@ -177,13 +176,12 @@ async fn fetch(
     name: &str,
     subject: Subject,
     key: Option<&PublicKey>,
-    bundle: Option<&Path>,
-    registry: &RegistryArgs,
+    from: &SourceArgs,
 ) -> Result<Candidate, Failure> {
     let signer = key.map(PublicKey::fingerprint);
     let (from, manifest, component) = match subject {
         Subject::Reference(reference) => {
-            let source = source(&reference, bundle, registry)?;
+            let source = source(&reference, from)?;
             let artifact = registry::find(&source, &reference).await?;
             lock.verify_not_revoked(name, &[artifact.digest()], signer.as_ref())?;
             if let Some(key) = key {

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use crate::cli::{
     OutputFormat, PluginBundleArgs, PluginPullArgs, PluginPushArgs, PluginSignArgs, PluginVerifyArgs, RegistryArgs,
+    SourceArgs,
 };
 use crate::config::Environment;
 use crate::error::Failure;
@@ -46,14 +47,10 @@ impl Subject {
 }
 
 /// The bundle where one is named, else the registry.
-pub(super) fn source(
-    reference: &Reference,
-    bundle: Option<&Path>,
-    registry: &RegistryArgs,
-) -> Result<Source, RegistryError> {
-    match bundle {
+pub(super) fn source(reference: &Reference, from: &SourceArgs) -> Result<Source, RegistryError> {
+    match &from.bundle {
         Some(path) => Ok(Source::Layout(Layout::open(path)?)),
-        None => Ok(Source::Registry(client(reference, registry)?)),
+        None => Ok(Source::Registry(client(reference, &from.registry)?)),
     }
 }
 
@@ -80,7 +77,7 @@ pub(super) async fn push(args: PluginPushArgs) -> Result<(), Failure> {
 pub(super) async fn pull(args: PluginPullArgs) -> Result<(), Failure> {
     let reference: Reference = args.reference.parse()?;
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
-    let source = source(&reference, args.bundle.as_deref(), &args.registry)?;
+    let source = source(&reference, &args.source)?;
     let artifact = registry::find(&source, &reference).await?;
     if let Some(key) = &key {
         signature::verify(&source, &reference, artifact.digest(), key).await?;
@@ -129,7 +126,7 @@ pub(super) async fn verify(args: PluginVerifyArgs) -> Result<(), Failure> {
             (Digest::of(&component).to_string(), form)
         }
         Subject::Reference(reference) => {
-            let source = source(&reference, args.bundle.as_deref(), &args.registry)?;
+            let source = source(&reference, &args.source)?;
             let artifact = registry::find(&source, &reference).await?;
             let form = signature::verify(&source, &reference, artifact.digest(), &key).await?;
             (reference.at_digest(artifact.digest()).to_string(), form)

@@ -36,6 +36,10 @@ impl FactSource for Machine {
         answer(self.content.clone())
     }
 
+    fn entries<'a>(&'a self, _request: FileRequest<'a>) -> BoxFuture<'a, Result<Vec<String>, HostError>> {
+        answer(vec!["entry".into()])
+    }
+
     fn run<'a>(&'a self, request: &'a CommandRequest) -> BoxFuture<'a, Result<CommandOutput, HostError>> {
         self.ran.lock().unwrap().push(request.clone());
         answer(CommandOutput { status: Some(0), stdout: self.stdout.clone(), stderr: self.stderr.clone() })
@@ -74,7 +78,7 @@ async fn a_question_is_well_formed_before_it_is_granted_or_asked() {
     for request in [
         FactRequest::Kernel,
         FactRequest::Swap,
-        FactRequest::TcpPort { port: 1 },
+        FactRequest::TcpPort { address: None, port: 1 },
         sysctl("net.ipv4.conf/eth0-1:2.x_y"),
         sysctl(&format!("net.{}", "x".repeat(252))),
         options(&[]),
@@ -89,7 +93,7 @@ async fn a_question_is_well_formed_before_it_is_granted_or_asked() {
         assert!(matches!(serve(&all, Ask::Fact(request.clone())).await, Ok(HostAnswer::Fact(_))), "{request:?}");
     }
     for request in [
-        FactRequest::TcpPort { port: 0 },
+        FactRequest::TcpPort { address: None, port: 0 },
         sysctl(""),
         sysctl("net.a b"),
         sysctl(".net.x"),
