@@ -374,9 +374,9 @@ impl Client {
         let mut learner = None;
         let mut closed = Vec::new();
         loop {
-            let attempts = candidates.iter().cloned().map(async |endpoint| {
-                let (channel, kept) = self.channel(&endpoint).await?;
-                Ok::<_, NoConnection>((endpoint, channel, kept))
+            let attempts = candidates.iter().map(async |endpoint| {
+                let (channel, kept) = self.channel(endpoint).await?;
+                Ok::<_, NoConnection>((endpoint.clone(), channel, kept))
             });
             let (endpoint, channel, kept) = match first_ok(attempts).await {
                 Ok(found) => found,

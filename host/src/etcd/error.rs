@@ -4,7 +4,19 @@
 //!
 //! Measured by `tests/etcd/answers.rs` on one to three members with mutual TLS; the texts follow `etcdserver: `.
 //!
-//! See the table in `tests/etcd/answers.rs`.
+//! | call | code, text |
+//! | --- | --- |
+//! | add again | FailedPrecondition "member ID already exist" in the same second, "Peer URLs already exists" later |
+//! | add in the second in which it was removed | NotFound "member not found": an id is made of peer URL and second |
+//! | second learner | FailedPrecondition "too many learner members in cluster" |
+//! | add just after a promotion; with a voter down | Unavailable "unhealthy cluster" |
+//! | promote, not started or behind | FailedPrecondition "can only promote a learner member which is in sync with leader" |
+//! | promote a voter | FailedPrecondition "can only promote a learner member" |
+//! | promote or remove an unknown one; remove again | NotFound "member not found" |
+//! | remove the only voter | Unknown "re-configuration failed due to not enough started members" |
+//! | anything but the status, asked of a learner | FailedPrecondition "rpc not supported for learner" |
+//! | list without a quorum | no answer |
+//! | status without a quorum | no leader, "etcdserver: no leader" among the errors |
 //!
 //! A change that was not answered, and one that etcd gave up waiting for, may still come true: both are
 //! [`EtcdError::Unclear`], and whoever gets it looks the member up.

@@ -300,11 +300,7 @@ impl EtcdJoin<'_> {
             source,
         })?;
         match own::decide(membership, self.peer_url, self.recorded(node), data, self.replace) {
-            Plan::Refuse(conflict) => Err(EtcdJoinError::Conflict {
-                peer_url: self.peer_url.to_owned(),
-                data_dir: self.data_dir.to_owned(),
-                conflict,
-            }),
+            Plan::Refuse(conflict) => Err(EtcdJoinError::Conflict { data_dir: self.data_dir.to_owned(), conflict }),
             plan => Ok(plan),
         }
     }
@@ -431,7 +427,6 @@ impl EtcdJoin<'_> {
                     let membership = self.client.members().await?;
                     let Some(member) = membership.by_peer_url(self.peer_url).cloned() else { continue };
                     return Err(EtcdJoinError::Conflict {
-                        peer_url: self.peer_url.to_owned(),
                         data_dir: self.data_dir.to_owned(),
                         conflict: Conflict::NotProved(member),
                     });
@@ -451,7 +446,7 @@ impl EtcdJoin<'_> {
                 return Err(EtcdJoinError::GaveUp {
                     what: "etcd has not taken the learner",
                     after: self.timeout,
-                    source: error,
+                    source: Box::new(error),
                 });
             }
             reporter.waiting(PHASE, format!("adding a learner: {error}"), left);
@@ -571,7 +566,7 @@ impl EtcdJoin<'_> {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let what = "the learner has no vote";
-                return Err(EtcdJoinError::GaveUp { what, after: self.timeout, source: error });
+                return Err(EtcdJoinError::GaveUp { what, after: self.timeout, source: Box::new(error) });
             }
             reporter.waiting(PHASE, format!("promoting the learner: {error}"), left);
             tokio::time::sleep(POLL).await;

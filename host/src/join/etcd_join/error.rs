@@ -62,10 +62,8 @@ pub enum EtcdJoinError {
         alarms: Vec<String>,
     },
     /// Whose the member or the data is has not been proved.
-    #[error("{}", conflict_text(conflict, peer_url, data_dir))]
+    #[error("{}", conflict_text(conflict, data_dir))]
     Conflict {
-        /// Ours.
-        peer_url: String,
         /// Without `--root`.
         data_dir: PathBuf,
         /// What was found.
@@ -113,7 +111,7 @@ pub enum EtcdJoinError {
         /// How long was tried.
         after: Duration,
         /// The last answer.
-        source: EtcdError,
+        source: Box<EtcdError>,
     },
     /// The disk is too small.
     #[error("`{path}` has {} free, and a member needs {}", size(*free_bytes), size(*needed_bytes))]
@@ -175,11 +173,11 @@ fn silent_pods(silent: &[String]) -> String {
     if silent.is_empty() { String::new() } else { format!(" (without the annotation: {})", silent.join(", ")) }
 }
 
-fn conflict_text(conflict: &Conflict, peer_url: &str, data_dir: &std::path::Path) -> String {
+fn conflict_text(conflict: &Conflict, data_dir: &std::path::Path) -> String {
     let data_dir = data_dir.display();
     match conflict {
         Conflict::NotProved(member) => {
-            format!("etcd has {member} at `{peer_url}` already, and nothing proves that it is this machine's")
+            format!("etcd has {member} already, and nothing proves that it is this machine's")
         }
         Conflict::DataGone(member) => format!(
             "{member} is this machine's and has been up, but `{data_dir}` no longer has its data: a member that forgot \

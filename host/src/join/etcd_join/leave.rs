@@ -175,17 +175,21 @@ pub(super) async fn remove(
         match &error {
             EtcdError::Refused { refusal: Refusal::MemberNotFound, .. } => return Ok(()),
             given if !given.may_pass() => return Err(error.into()),
-            EtcdError::Unclear { .. } => {
-                // Looked up: it may be gone.
-                if client.members().await.is_ok_and(|membership| membership.by_id(id).is_none()) {
-                    return Ok(());
-                }
+            // Looked up: it may be gone.
+            EtcdError::Unclear { .. }
+                if client.members().await.is_ok_and(|membership| membership.by_id(id).is_none()) =>
+            {
+                return Ok(());
             }
             _ => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(EtcdJoinError::GaveUp { what: "the member is still there", after: timeout, source: error });
+            return Err(EtcdJoinError::GaveUp {
+                what: "the member is still there",
+                after: timeout,
+                source: Box::new(error),
+            });
         }
         reporter.waiting(phase, format!("removing member {id}: {error}"), left);
         tokio::time::sleep(if matches!(error, EtcdError::Unclear { .. }) { POLL } else { RETRY }).await;
