@@ -89,12 +89,9 @@ pub struct PluginInspectArgs {
     /// Show only what this key signed; unset: look whether a key of the lock file did
     #[arg(long, value_name = "PUB")]
     pub key: Option<PathBuf>,
-    /// Read a bundle in the registry's place
-    #[arg(long, value_name = "FILE")]
-    pub bundle: Option<PathBuf>,
-    /// The registry
+    /// Where it is read from
     #[command(flatten)]
-    pub registry: RegistryArgs,
+    pub source: SourceArgs,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,

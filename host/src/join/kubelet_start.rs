@@ -8,6 +8,7 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
+use super::control_plane::manifests::files;
 use super::kubelet_config::{self, KubeletConfigError, Start};
 use super::{Access, ClusterConfiguration, JoinContext};
 use crate::error::{Diagnose, ExitCode};
@@ -230,7 +231,9 @@ fn started_with_its_files(record: &Record) -> bool {
             && recorded.state != State::Void
             && match &recorded.effect {
                 Effect::File { path, .. } | Effect::Symlink { path, .. } => {
-                    path.starts_with("/etc/kubernetes") || path.starts_with(KUBELET_DIRECTORY)
+                    // Static Pods it sees by itself.
+                    (path.starts_with("/etc/kubernetes") && !path.starts_with(files::DIRECTORY))
+                        || path.starts_with(KUBELET_DIRECTORY)
                 }
                 // An action whose end is not known.
                 Effect::Unit { unit, .. } => unit == UNIT,

@@ -37,7 +37,7 @@ pub(super) async fn show(args: &PluginInspectArgs, root: &Path) -> Result<(), Fa
 
 /// A reference has a repository, and is no path; in a bundle nothing else is looked for.
 fn remote(text: &str, args: &PluginInspectArgs) -> Result<Option<Reference>, Failure> {
-    if args.bundle.is_none() && !text.contains('/') {
+    if args.source.bundle.is_none() && !text.contains('/') {
         return Ok(None);
     }
     match Subject::parse(text)? {
@@ -53,7 +53,7 @@ async fn fetched(
     args: &PluginInspectArgs,
     root: &Path,
 ) -> Result<(Inspection, Origin), Failure> {
-    let source = source(reference, args.bundle.as_deref(), &args.registry)?;
+    let source = source(reference, &args.source)?;
     let artifact = registry::find(&source, reference).await?;
     let mut signer = None;
     if let Some(key) = key {

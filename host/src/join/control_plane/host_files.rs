@@ -10,8 +10,11 @@ use std::fs::FileType;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
+
 use super::configuration::{Component, ControlPlaneConfiguration, HostPathMount};
 use crate::config::Arg;
+use crate::error::{Diagnose, ExitCode};
 use crate::node::Node;
 use crate::output::printable;
 
@@ -72,6 +75,42 @@ impl Missing {
             }
         }
     }
+}
+
+/// Refuses to go on while anything is missing.
+///
+/// # Errors
+///
+/// [`HostFilesMissing`] with all of it at once.
+pub fn require(cluster: &ControlPlaneConfiguration, node: &Node) -> Result<(), HostFilesMissing> {
+    let missing = check(cluster, node);
+    if missing.is_empty() { Ok(()) } else { Err(HostFilesMissing { missing }) }
+}
+
+/// Files that the cluster's configuration names are not as it needs them: its components would not start.
+#[derive(Debug, Error)]
+#[error("the cluster's configuration names files that this machine lacks:{}", list(missing))]
+pub struct HostFilesMissing {
+    /// By path, at least one.
+    pub missing: Vec<Missing>,
+}
+
+impl Diagnose for HostFilesMissing {
+    fn code(&self) -> &'static str {
+        "control-plane-host-files"
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.missing.first().map(Missing::hint)
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Preflight
+    }
+}
+
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(|one| format!("\n  - {one}")).collect()
 }
 
 /// Everything that is missing, by path.

@@ -11,7 +11,7 @@ use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
 use crate::join::control_plane::{
-    LocalNode, certs, checks, download_certs, handover, image_pull, kubeconfig, mark, readiness,
+    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, mark, readiness,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
 use crate::node::Change;
@@ -51,7 +51,9 @@ impl Run {
     pub(super) async fn control_plane_readiness(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
         let key = known.settings.certificate_key.as_ref();
+        known.configuration.check(&self.cx.node)?;
         readiness::check(&known.configuration, key, &self.cx)?;
+        host_files::require(&known.configuration, &self.cx.node)?;
         self.plugins.learn(checks::parameters(&known.configuration, &known.settings));
         Ok(())
     }

@@ -77,7 +77,7 @@ fn stage_one(
     cx: &JoinContext,
 ) -> Result<Change, ManifestsError> {
     let patches = cx.settings.patches.as_deref().map_or_else(|| Ok(Patches::default()), Patches::load)?;
-    let text = render(manifest, cluster, local, &environment(cluster, cx), &patches)?;
+    let text = render(manifest, cluster, local, &environment(cluster, cx)?, &patches)?;
     cx.node.ensure_dir(Path::new(DIRECTORY), 0o700)?;
     let published = path(manifest.component());
     if cx.node.read(&published, LIMIT_BYTES)?.is_some_and(|there| there == text.as_bytes()) {
@@ -116,15 +116,19 @@ pub fn withdraw(component: Component, node: &Node) -> Result<(), ManifestsError>
 }
 
 /// What the manifests follow of this machine.
-fn environment(cluster: &ControlPlaneConfiguration, cx: &JoinContext) -> Environment {
+fn environment(cluster: &ControlPlaneConfiguration, cx: &JoinContext) -> Result<Environment, NodeError> {
     let exists = |path: &str| cx.node.locate(Path::new(path)).exists();
     let pki = cluster.certificates_dir.trim_end_matches('/');
-    Environment {
-        proxies: super::proxies(std::env::vars()),
+    // Also what a dry run would have written.
+    let holds = |path: String| Ok::<_, NodeError>(cx.node.read(Path::new(&path), LIMIT_BYTES)?.is_some());
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Environment {
+        proxies: super::proxies(variables),
         ca_directories: CA_DIRECTORIES.into_iter().filter(|directory| exists(directory)).collect(),
-        external_ca: exists(&format!("{pki}/ca.crt")) && !exists(&format!("{pki}/ca.key")),
+        external_ca: holds(format!("{pki}/ca.crt"))? && !holds(format!("{pki}/ca.key"))?,
         health_check: cx.settings.timeouts.control_plane_component_health_check,
-    }
+    })
 }
 
 /// Why a manifest is not where it belongs.
