@@ -68,7 +68,10 @@ impl Case {
 
     async fn wait_until(&self, machine: &Machine, begun: bool) {
         let what = format!("{} of {}", if begun { "beginning" } else { "end" }, self.name);
-        wait_for(&what, DEADLINE, || ((self.count(machine) > 0) == begun).then_some(())).await;
+        // An end must come before the request's own: 50 s of a command, 5 s of a probe.
+        let ending = Duration::from_secs(if matches!(self.work, Work::Process(_)) { 20 } else { 4 });
+        let deadline = if begun { DEADLINE } else { ending };
+        wait_for(&what, deadline, || ((self.count(machine) > 0) == begun).then_some(())).await;
     }
 }
 
