@@ -140,7 +140,12 @@ impl Guest {
         if self.requests > REQUESTS {
             return Err(error("unavailable", format!("more than {REQUESTS} requests in one call")));
         }
+        let used_up = || error("timeout", format!("the host took more than {} s in one call", HOST_TIME.as_secs()));
         let left = self.host_time_left();
+        // The host may still be at the request before: two at once would break the protocol.
+        if left.is_zero() {
+            return Err(used_up());
+        }
         self.host_clock.start();
         let answer = tokio::time::timeout(left, self.link.ask(self.call, ask)).await;
         self.host_clock.stop();
@@ -148,7 +153,7 @@ impl Guest {
             Ok(Ok(answer)) => answer,
             // The sender lives as long as the socket.
             Ok(Err(_)) => Err(error("unavailable", "the host is gone".into())),
-            Err(_) => Err(error("timeout", format!("the host took more than {} s in one call", HOST_TIME.as_secs()))),
+            Err(_) => Err(used_up()),
         }
     }
 

@@ -68,7 +68,7 @@ const CHECKS: &[&str] = &[
 
 impl Check for Guest {
     fn list_checks() -> Vec<CheckInfo> {
-        if settings::get().contains("\"list\":\"many\"") {
+        if settings::get().contains("\"list\":\"bench\"") {
             return many::list();
         }
         if settings::get().contains("\"list\":\"bad-id\"") {

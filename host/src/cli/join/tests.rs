@@ -64,8 +64,19 @@ fn join_has_every_flag_of_kubeadm() {
 fn each_phase_command_has_the_flags_of_kubeadm() {
     const D: &str = "discovery-file discovery-token discovery-token-ca-cert-hash tls-bootstrap-token token \
                      discovery-token-unsafe-skip-ca-verification config dry-run";
-    let ours =
-        ["allow-unknown-fields", "output", "token-file", "fail-fast", "plugin", "grant", "bundle", "tls-bootstrap-by"];
+    let ours = [
+        "allow-unknown-fields",
+        "output",
+        "token-file",
+        "fail-fast",
+        "plugin",
+        "grant",
+        "bundle",
+        "tls-bootstrap-by",
+        "certificate-key-file",
+        "etcd-snapshot",
+        "replace-member",
+    ];
     let (a, b, c, k) = ("apiserver-advertise-address", "apiserver-bind-port", "control-plane", "certificate-key");
     let (n, r, p, i, x) = ("node-name", "cri-socket", "patches", "ignore-preflight-errors", "config dry-run");
     let cases: &[(&[&str], &[&str], bool)] = &[
@@ -80,7 +91,8 @@ fn each_phase_command_has_the_flags_of_kubeadm() {
         (&["control-plane-join", "all"], &[x, a, c, n, p], false),
         (&["kubelet-wait-bootstrap"], &[x, r], true),
         (&["control-plane-join", "mark-control-plane"], &[x, c, n], false),
-        (&["wait-control-plane"], &[], true),
+        // kubeadm gives it none, so that alone it waits for nothing.
+        (&["wait-control-plane"], &[x, a, b, c, n], true),
     ];
     for (phase, groups, endpoint) in cases {
         let path: Vec<&str> = ["join", "phase"].iter().chain(*phase).copied().collect();

@@ -123,7 +123,7 @@ impl Lab {
     fn calls(&self, runs: usize) -> Result<()> {
         let settings = |count: u32| {
             json!({
-                "list": "many", "count": count, "driver": "550.54.15", "oldest": 550,
+                "list": "bench", "count": count, "driver": "550.54.15", "oldest": 550,
                 "product": "a vendor's GPU product that needs a recent driver on every node",
                 "remedy": "install an NVIDIA driver of branch 550 or newer",
             })
