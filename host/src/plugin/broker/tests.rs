@@ -238,6 +238,7 @@ async fn a_secret_goes_into_its_one_argument_and_comes_back_nowhere() {
         (&["--key", PLACEHOLDER], "../key", "invalid"),
         (&["--kex", PLACEHOLDER], "key", "denied"),
         (&[PLACEHOLDER, PLACEHOLDER], "key", "invalid"),
+        (&[PLACEHOLDER], "key", "denied"),
         (&[], "key", "invalid"),
     ] {
         let got = serve(&some, run("/a", arguments, Some(secret))).await;

@@ -307,6 +307,7 @@ mod tests {
             ("https://[2001:DB8::1]:8443/a/", "https://[2001:db8::1]:8443/a/"),
             ("https://a/%c3%a9%20", "https://a/%C3%A9%20"),
             ("https://a?q", "https://a/?q"),
+            ("https://a-b_c.d/", "https://a-b_c.d/"),
             ("https://a/..a/b../.c/...", "https://a/..a/b../.c/..."),
         ] {
             assert_eq!(url(text).to_string(), form);
