@@ -77,7 +77,7 @@ fn inspect_shows_wants_reasons_limits_and_leaks_without_running_anything() {
         "  signer: none known",
         "  limits: 32 MiB of memory, 2000 ms of computing a call",
         "  facts: [kernel]\n      the driver's module",
-        "  facts: [dmi] (optional) (not known to this host)",
+        "  facts: [{name: dmi, optional: true}] (optional) (not known to this host)",
         "  files: [{path: /etc/shadow, access: read}] (optional)\n      mischief",
         "reads files (/etc/passwd, /etc/shadow, /proc/sys/kernel/*release) and can send to 127.0.0.1:9 [files-to-network]",
     ] {
