@@ -31,7 +31,8 @@ pub(crate) fn of(cluster: &Cluster, node: &str) -> Tree {
         })
         .collect();
     let tree = Tree::of(cluster, node);
-    tree.rewritten(|path, content| told(path, content, &authorities).replace(&address, "ADDRESS")).normalized(node)
+    tree.rewritten(|path, content| members_in_order(&told(path, content, &authorities).replace(&address, "ADDRESS")))
+        .normalized(node)
 }
 
 fn told(path: &str, content: &str, authorities: &[i64]) -> String {
@@ -130,4 +131,17 @@ fn general_name(name: &x509_parser::extensions::GeneralName<'_>) -> String {
         },
         other => format!("{other}"),
     }
+}
+
+/// etcd lists its members by their ids, which are random; the order of `--initial-cluster` says nothing.
+fn members_in_order(content: &str) -> String {
+    let line = |line: &str| match line.split_once("--initial-cluster=") {
+        Some((before, members)) => {
+            let mut members: Vec<&str> = members.split(',').collect();
+            members.sort_unstable();
+            format!("{before}--initial-cluster={}\n", members.join(","))
+        }
+        None => format!("{line}\n"),
+    };
+    content.lines().map(line).collect()
 }
