@@ -152,7 +152,7 @@ fn lookup<'a>(tree: &'a Map<String, Value>, path: &[&str]) -> Option<&'a Value> 
 }
 
 /// Minor of `v1.<minor>…`.
-fn minor_version(version: &str) -> Result<u32, ClusterConfigurationError> {
+pub(super) fn minor_version(version: &str) -> Result<u32, ClusterConfigurationError> {
     let minor = version.strip_prefix("v1.").and_then(|rest| {
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse().ok()

@@ -134,8 +134,11 @@ pub(super) async fn foresee(
 ) -> Result<Departure, ResetError> {
     let credentials = match Credentials::read(&local.pki, node) {
         Ok(credentials) => credentials,
-        // They go after the member: an earlier reset came so far, or nobody here can take the member out.
-        Err(EtcdError::Missing { path }) => return Ok(Departure::Impossible { why: format!("`{path}` is missing") }),
+        // They go after the member and its data: an earlier reset came so far. With data here, the member may be one still.
+        Err(EtcdError::Missing { path }) => {
+            let may_be_member = node.locate(&local.data_directory).join("member").exists();
+            return impossible(format!("`{path}` is missing"), settings.force || !may_be_member);
+        }
         Err(error) => return impossible(error.to_string(), settings.force),
     };
     let looked = async {

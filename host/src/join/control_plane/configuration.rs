@@ -4,6 +4,7 @@
 //! fields are passed over, as in kubeadm: a newer kubeadm may have written them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -11,6 +12,7 @@ use thiserror::Error;
 
 use crate::config::Arg;
 use crate::error::Diagnose;
+use crate::join::cluster_configuration::minor_version;
 use crate::join::cluster_paths::{self, PathRefused, Use};
 use crate::node::Node;
 use crate::output::printable;
@@ -97,8 +99,12 @@ impl ControlPlaneConfiguration {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationError::Path`], [`ConfigurationError::Rootless`].
+    /// [`ConfigurationError::Version`], [`ConfigurationError::Path`], [`ConfigurationError::Rootless`].
     pub fn check(&self, node: &Node) -> Result<(), ConfigurationError> {
+        let minor = minor_version(&self.kubernetes_version).ok();
+        if !minor.is_some_and(|minor| SUPPORTED_MINORS.contains(&minor)) {
+            return Err(ConfigurationError::Version { found: printable(&self.kubernetes_version) });
+        }
         if self.feature_gates.get(ROOTLESS) == Some(&true) {
             return Err(ConfigurationError::Rootless);
         }
@@ -110,6 +116,9 @@ impl ControlPlaneConfiguration {
     }
 }
 
+/// Minor versions whose manifests and images are known here; of a newer one they are not, so that a control plane is refused
+/// where a worker is only warned.
+const SUPPORTED_MINORS: RangeInclusive<u32> = 36..=37;
 /// kubeadm's gate, alpha and deprecated: it makes users and groups and hands keys to them.
 const ROOTLESS: &str = "RootlessControlPlane";
 
@@ -121,6 +130,16 @@ pub enum ConfigurationError {
     Malformed {
         /// What does not fit.
         reason: String,
+    },
+    /// A version whose control plane is not known here.
+    #[error(
+        "the cluster's version is `{found}`; control planes of 1.{} to 1.{} can be made here",
+        SUPPORTED_MINORS.start(),
+        SUPPORTED_MINORS.end()
+    )]
+    Version {
+        /// Printable.
+        found: String,
     },
     /// A path.
     #[error(transparent)]
@@ -134,6 +153,7 @@ impl Diagnose for ConfigurationError {
     fn code(&self) -> &'static str {
         match self {
             Self::Malformed { .. } => "cluster-configuration-field",
+            Self::Version { .. } => "cluster-version-unsupported",
             Self::Path(refused) => refused.code(),
             Self::Rootless => "cluster-rootless-control-plane",
         }
@@ -145,7 +165,7 @@ impl Diagnose for ConfigurationError {
                 Some("`kubectl -n kube-system get configmap kubeadm-config -o yaml` shows it".into())
             }
             Self::Path(refused) => refused.hint(),
-            Self::Rootless => Some("join this node with `kubeadm join --control-plane`".into()),
+            Self::Version { .. } | Self::Rootless => Some("join this node with `kubeadm join --control-plane`".into()),
         }
     }
 }
@@ -455,13 +475,19 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_follow() {
         let (_directory, node) = crate::api::scripted::test_node();
-        for (configuration, code) in [
+        for (mut configuration, code) in [
+            (json!({"kubernetesVersion": "v1.35.9"}), Some("cluster-version-unsupported")),
+            (json!({"kubernetesVersion": "v1.38.0"}), Some("cluster-version-unsupported")),
+            (json!({"kubernetesVersion": "v1.36.0"}), None),
             (json!({"featureGates": {"RootlessControlPlane": true}}), Some("cluster-rootless-control-plane")),
             (json!({"featureGates": {"RootlessControlPlane": false}}), None),
             (json!({"certificatesDir": "/etc/cron.d"}), Some("cluster-path-refused")),
             (json!({"etcd": {"local": {"dataDir": "/usr/bin"}}}), Some("cluster-path-refused")),
             (json!({"certificatesDir": "/data/pki", "etcd": {"local": {"dataDir": "/data/etcd"}}}), None),
         ] {
+            if configuration.get("kubernetesVersion").is_none() {
+                configuration["kubernetesVersion"] = json!("v1.37.2");
+            }
             let read: ControlPlaneConfiguration = serde_json::from_value(configuration.clone()).unwrap();
             assert_eq!(read.check(&node).err().map(|refused| refused.code()), code, "{configuration}");
         }

@@ -39,6 +39,7 @@ impl Run {
         let (access, cluster) = self.cluster().await?;
         let settings = self.cx.settings.control_plane.clone().expect("the loop runs these parts for control planes");
         let configuration = ControlPlaneConfiguration::of(&cluster.kubeadm)?;
+        configuration.check(&self.cx.node)?;
         let local = LocalNode {
             name: self.cx.settings.node.name.clone(),
             advertise_address: settings.advertise_address,
@@ -51,7 +52,6 @@ impl Run {
     pub(super) async fn control_plane_readiness(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
         let key = known.settings.certificate_key.as_ref();
-        known.configuration.check(&self.cx.node)?;
         readiness::check(&known.configuration, key, &self.cx)?;
         host_files::require(&known.configuration, &self.cx.node)?;
         self.plugins.learn(checks::parameters(&known.configuration, &known.settings));
