@@ -294,6 +294,12 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_key_that_looks_like_a_merge_is_a_key() {
+        let value = serde_json::json!({"a": {"<<": null, "<": "<<"}});
+        assert_eq!(serde_saphyr::from_str::<Value>(&write(&value)).unwrap(), value);
+    }
+
     proptest! {
         #[test]
         fn reads_back_as_the_same_value(value in prop::collection::vec(("[a-z]{1,9}", values()), 0..5)) {

@@ -23,6 +23,8 @@ pub(super) fn style(text: &str, key: bool) -> Style {
     };
     match wanted {
         _ if key && allowed.multiline => Style::DoubleQuoted,
+        // go-yaml writes such a key plain, and then takes it for a merge.
+        _ if key && text == "<<" => Style::DoubleQuoted,
         Style::Plain if allowed.plain => Style::Plain,
         Style::Plain if allowed.single_quoted => Style::SingleQuoted,
         Style::Literal if allowed.block => Style::Literal,
