@@ -29,7 +29,7 @@ use crate::journal::Effect;
 use crate::node::Node;
 use crate::output::Reporter;
 use own::{Data, Plan, Recorded};
-use progress::{Position, Progress};
+use progress::{Position, Progress, Words};
 
 mod disk;
 pub mod endpoints;
@@ -124,13 +124,14 @@ pub async fn connect(
 pub async fn check_health(client: &Client, phase: &'static str, reporter: &Reporter) -> Result<Health, EtcdJoinError> {
     let step = reporter.step(phase, "look at etcd's members");
     let deadline = Instant::now() + ELECTION_PATIENCE;
+    let mut words = Words::to(reporter);
     let health = loop {
         let health = health::look(client).await;
         let left = deadline.saturating_duration_since(Instant::now());
         match health {
             Ok(health) if health.has_quorum() || left.is_zero() => break health,
             Err(error) if left.is_zero() || !error.may_pass() => return Err(error.into()),
-            _ => reporter.waiting(phase, "a quorum of etcd's members", left),
+            _ => words.tell(phase, "a quorum of etcd's members", left),
         }
         tokio::time::sleep(RETRY).await;
     };
@@ -382,6 +383,7 @@ impl EtcdJoin<'_> {
     /// Adds the learner, the journal first. Waits for the one place that etcd has for learners.
     async fn add(&self, node: &Node, reporter: &Reporter) -> Result<Own, EtcdJoinError> {
         let step = reporter.step(PHASE, "add a learner");
+        let mut words = Words::to(reporter);
         // What an earlier run asked for may still come true.
         let (entry, mut asked_before) = match node.journal().record().etcd_member() {
             Some((entry, url, None)) if url == self.peer_url => (entry, true),
@@ -449,7 +451,7 @@ impl EtcdJoin<'_> {
                     source: Box::new(error),
                 });
             }
-            reporter.waiting(PHASE, format!("adding a learner: {error}"), left);
+            words.tell(PHASE, format!("adding a learner: {error}"), left);
             tokio::time::sleep(RETRY).await;
         };
         node.journal().complete_member(entry, &id.to_string()).map_err(crate::node::NodeError::from)?;
@@ -468,7 +470,8 @@ impl EtcdJoin<'_> {
         text: &str,
         reporter: &Reporter,
     ) -> Result<(), EtcdJoinError> {
-        reporter.waiting(PHASE, text, deadline.saturating_duration_since(Instant::now()));
+        let mut words = Words::to(reporter);
+        words.tell(PHASE, text, deadline.saturating_duration_since(Instant::now()));
         loop {
             tokio::time::sleep(RETRY).await;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -482,13 +485,14 @@ impl EtcdJoin<'_> {
                 Err(error) if !error.may_pass() || left.is_zero() => return Err(error.into()),
                 Err(_) => {}
             }
-            reporter.waiting(PHASE, text, left);
+            words.tell(PHASE, text, left);
         }
     }
 
     /// Waits until the learner is in step with its leader.
     async fn watch(&self, id: MemberId, reporter: &Reporter) -> Result<(), EtcdJoinError> {
         let step = reporter.step(PHASE, "bring the learner in step");
+        let mut words = Words::to(reporter);
         let started = Instant::now();
         let mut progress = Progress::default();
         let mut moved_at = started;
@@ -532,7 +536,7 @@ impl EtcdJoin<'_> {
             if left.is_zero() {
                 break;
             }
-            reporter.waiting(PHASE, format!("learner {id}: {seen}"), left);
+            words.tell(PHASE, format!("learner {id}: {seen}"), left);
             tokio::time::sleep(POLL).await;
         }
         Err(EtcdJoinError::Stalled { id, seen, after: self.timeout })
@@ -540,6 +544,7 @@ impl EtcdJoin<'_> {
 
     async fn promote(&self, id: MemberId, reporter: &Reporter) -> Result<Membership, EtcdJoinError> {
         let step = reporter.step(PHASE, "give the learner its vote");
+        let mut words = Words::to(reporter);
         let deadline = Instant::now() + self.timeout;
         loop {
             let error = match self.client.promote(id).await {
@@ -568,7 +573,7 @@ impl EtcdJoin<'_> {
                 let what = "the learner has no vote";
                 return Err(EtcdJoinError::GaveUp { what, after: self.timeout, source: Box::new(error) });
             }
-            reporter.waiting(PHASE, format!("promoting the learner: {error}"), left);
+            words.tell(PHASE, format!("promoting the learner: {error}"), left);
             tokio::time::sleep(POLL).await;
         }
     }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::output::Reporter;
+
 /// A learner this many entries behind what the leader has agreed on is promoted. etcd itself is content with nine tenths
 /// of the log; with a long one, the others would then wait for the new voter, whose answer counts from two voters on.
 const IN_STEP_ENTRIES: u64 = 500;
 /// Rate and estimate are those of this time.
 const WINDOW: Duration = Duration::from_secs(5);
+/// Where there is no live line.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 /// Where a learner is in the log of its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,25 @@ impl Progress {
             }
         }
         text
+    }
+}
+
+/// Words about one wait: a live line is told anew at each look, elsewhere a line a second is enough.
+pub(super) struct Words<'a> {
+    reporter: &'a Reporter,
+    told: Option<Instant>,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn to(reporter: &'a Reporter) -> Self {
+        Self { reporter, told: None }
+    }
+
+    pub(super) fn tell(&mut self, phase: &'static str, what: impl Into<String>, left: Duration) {
+        if self.reporter.has_live_line() || self.told.is_none_or(|told| told.elapsed() >= BETWEEN_LINES) {
+            self.told = Some(Instant::now());
+            self.reporter.waiting(phase, what, left);
+        }
     }
 }
 
