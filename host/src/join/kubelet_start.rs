@@ -265,7 +265,7 @@ pub(super) fn log_text(log: &[String]) -> String {
     if log.is_empty() {
         return String::new();
     }
-    format!("; its last log lines:\n    {}", log.join("\n    "))
+    format!("; its last log lines:\n  - {}", log.join("\n  - "))
 }
 
 /// Why the kubelet was not started.

@@ -107,7 +107,7 @@ async fn a_failed_start_is_an_error_with_the_last_words_and_without_the_token() 
     let error = start(None, &cx).await.unwrap_err();
     assert_eq!(error.code(), "kubelet-not-started");
     let text = error.to_string();
-    assert!(text.contains("cannot restart unit `kubelet`: job failed; its last log lines:\n    line 21\n"), "{text}");
+    assert!(text.contains("cannot restart unit `kubelet`: job failed; its last log lines:\n  - line 21\n"), "{text}");
     assert!(text.contains("token abcdef.<hidden> \\u{1b}[31m and <hidden> xxx"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() < LOG_LINE_CHARS + 20), "{text}");
     assert!(!text.contains(secret), "{text}");

@@ -63,7 +63,7 @@ async fn gives_up_at_its_deadline_with_what_it_saw_and_the_log() {
     let started = Instant::now();
     let error = wait(StubMachine { healths, log, ..StubMachine::default() }).await.unwrap_err();
     assert_eq!(error.code(), "kubelet-unhealthy");
-    let expected = "the kubelet was not healthy within 1 s: http://127.0.0.1:10248/healthz answers 500; its last log lines:\n    E1 bad";
+    let expected = "the kubelet was not healthy within 1 s: http://127.0.0.1:10248/healthz answers 500; its last log lines:\n  - E1 bad";
     assert_eq!(error.to_string(), expected);
     assert!(started.elapsed() >= TIMEOUT);
 }
