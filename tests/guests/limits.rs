@@ -4,7 +4,6 @@
 //! Elsewhere: memory, recursion, results and deadlines in `endings`, one table in `unfit`, requests and probes in `http` and
 //! `probe`, secrets in `secrets`, the host's time in `cancelled`, what a native program meets in `native`.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +15,7 @@ use crate::endings::breaks;
 use crate::machine::Machine;
 use crate::network::{ScriptedNetwork, Server, answers, calling, on, passing};
 use crate::plugin::{Setup, guest, leb128};
-use crate::standin::{CONFINED, frame, stand_in};
+use crate::standin::{CONFINED, executable, frame, stand_in};
 use crate::unfit::wat;
 
 /// The guest with a core module of this text in it, instantiated so often beside its own.
@@ -243,8 +242,7 @@ fn instead_of(role: &str, name: &str, script: &str) -> std::path::PathBuf {
     let path = stand_in(name, &[], "exit 1");
     let real = env!("CARGO_BIN_EXE_mortise");
     let text = format!("#!/bin/sh\nif [ \"$1\" != {role} ]; then exec {real} \"$@\"; fi\n{script}\n");
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&path, &text);
     path
 }
 
