@@ -101,8 +101,7 @@ impl ControlPlaneConfiguration {
     ///
     /// [`ConfigurationError::Version`], [`ConfigurationError::Path`], [`ConfigurationError::Rootless`].
     pub fn check(&self, node: &Node) -> Result<(), ConfigurationError> {
-        let minor = minor_version(&self.kubernetes_version).ok();
-        if !minor.is_some_and(|minor| SUPPORTED_MINORS.contains(&minor)) {
+        if !minor_version(&self.kubernetes_version).is_ok_and(|minor| SUPPORTED_MINORS.contains(&minor)) {
             return Err(ConfigurationError::Version { found: printable(&self.kubernetes_version) });
         }
         if self.feature_gates.get(ROOTLESS) == Some(&true) {
