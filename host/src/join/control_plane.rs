@@ -19,6 +19,7 @@ pub mod kubeconfig;
 pub mod manifests;
 pub mod mark;
 pub mod readiness;
+pub mod skew;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,15 +5,16 @@ use std::path::Path;
 use super::Run;
 use crate::config::ControlPlaneSettings;
 use crate::error::Failure;
-use crate::join::Access;
 use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
+use crate::join::control_plane::skew::KubeletServer;
 use crate::join::control_plane::{
-    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, mark, readiness,
+    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, mark, readiness, skew,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
+use crate::join::{Access, TrustedCluster, kubelet_config, kubelet_start};
 use crate::node::Change;
 use crate::plan::Step;
 
@@ -209,11 +210,65 @@ impl Run {
     }
 
     /// With which flags the kubelet starts now.
-    pub(super) async fn kubelet_flags(&mut self) -> Result<crate::join::kubelet_config::Start, Failure> {
-        if !self.is_control_plane() {
-            return Ok(crate::join::kubelet_config::Start::Lasting);
+    pub(super) fn kubelet_flags(&self) -> Result<kubelet_config::Start, Failure> {
+        if self.is_control_plane() { handover::start(&self.cx) } else { Ok(kubelet_config::Start::Lasting) }
+    }
+
+    pub(super) async fn kubelet_is_not_too_new(&mut self) -> Result<(), Failure> {
+        let (_, cluster) = self.cluster().await?;
+        let kubelet = skew::kubelet_version(self.plugins.facts()).await;
+        Ok(skew::check(kubelet.as_deref(), &cluster.kubernetes_version, &self.cx)?)
+    }
+
+    /// With which API server the kubelet works until the local one is healthy; chosen once.
+    async fn kubelet_server(&mut self) -> Result<KubeletServer, Failure> {
+        if let Some(chosen) = self.kubelet_server {
+            return Ok(chosen);
+        }
+        let (access, cluster) = self.cluster().await?;
+        let server = &access.cluster.server;
+        let asked = match self.server_version.take() {
+            Some(version) => Ok(version),
+            None => skew::server_version(&access).await,
+        };
+        let version = asked.unwrap_or_else(|error| {
+            let version = cluster.kubernetes_version;
+            let text =
+                format!("cannot see the version of the API server `{server}`, so it counts as {version}: {error}");
+            self.cx.reporter.warn(Some(kubelet_start::PHASE), text);
+            version
+        });
+        let kubelet = skew::kubelet_version(self.plugins.facts()).await;
+        let chosen = skew::choose(kubelet.as_deref(), &version);
+        if chosen == KubeletServer::Local {
+            let kubelet = kubelet.unwrap_or_default();
+            let text = format!(
+                "the kubelet is {kubelet} and the API server `{server}` is {version}, which must not be older; so the kubelet \
+                 works with this machine's own from the start, as with kubeadm, and its Node comes some seconds later"
+            );
+            self.cx.reporter.warn(Some(kubelet_start::PHASE), text);
+        }
+        self.kubelet_server = Some(chosen);
+        Ok(chosen)
+    }
+
+    /// Makes a kubelet work with the local API server from the start where it is too new for the one that was found.
+    pub(super) async fn point_kubelet(&mut self) -> Result<(), Failure> {
+        if !self.is_control_plane() || self.kubelet_server().await? == KubeletServer::Discovered {
+            return Ok(());
         }
         let known = self.known().await?;
-        handover::start(&known.local, &self.cx)
+        handover::point(&known.access, &known.local, kubelet_start::PHASE, &self.cx)
+    }
+
+    /// The same for a kubelet that asks for its certificate itself.
+    pub(super) async fn kubelet_access(&mut self, access: &Access) -> Result<Access, Failure> {
+        if !self.is_control_plane() || self.kubelet_server().await? == KubeletServer::Discovered {
+            return Ok(access.clone());
+        }
+        let known = self.known().await?;
+        let cluster =
+            TrustedCluster { server: known.local.api_server(), tls_server_name: None, ..access.cluster.clone() };
+        Ok(Access { cluster, ..access.clone() })
     }
 }
