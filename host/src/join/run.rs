@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node as ApiNode;
 use thiserror::Error;
 
 use super::ahead::{Ahead, Reads};
+use super::control_plane::keys_ahead::Keys;
 use super::control_plane::skew::KubeletServer;
 use super::tls_bootstrap::Registered;
 use super::{
@@ -40,6 +41,10 @@ pub struct Run {
     server_version: Option<String>,
     /// What was made of it.
     kubelet_server: Option<KubeletServer>,
+    /// Being made while images are fetched.
+    keys: Keys,
+    /// All phases are run, one after the other.
+    whole: bool,
     kubelet_stopped: bool,
     /// What is known of the kubelet's unit since.
     kubelet_unit: Option<UnitState>,
@@ -104,6 +109,8 @@ impl Run {
             identity: None,
             server_version: None,
             kubelet_server: None,
+            keys: Keys::default(),
+            whole: false,
             kubelet_stopped: false,
             kubelet_unit: None,
             resolved: None,
@@ -116,6 +123,7 @@ impl Run {
     ///
     /// The first failure, with its phase. Running the same command again goes on from there.
     pub async fn all(&mut self) -> Result<(), Failure> {
+        self.whole = true;
         let runs = |id| !is_skipped(id, &self.cx.settings.skip_phases);
         if runs("preflight") {
             let reads = if runs("tls-bootstrap") || runs("kubelet-start") { Reads::WithNode } else { Reads::Cluster };

@@ -2,16 +2,20 @@
 
 use std::path::Path;
 
-use super::Run;
+use futures::future;
+
+use super::{Run, is_skipped};
 use crate::config::ControlPlaneSettings;
 use crate::error::Failure;
 use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
+use crate::join::control_plane::keys_ahead::{Keys, Purpose};
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
 use crate::join::control_plane::skew::KubeletServer;
 use crate::join::control_plane::{
-    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, mark, readiness, skew,
+    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, kubelet_access, mark,
+    readiness, skew,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
 use crate::join::{Access, TrustedCluster, kubelet_config, kubelet_start};
@@ -62,6 +66,17 @@ impl Run {
     /// The images of the static Pods, pulled while nothing is touched yet.
     pub(super) async fn pull_images(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
+        // Keys need nothing of the network, and those of RSA take as long as a small image.
+        if self.whole {
+            let purposes = [
+                ("control-plane-prepare/certs", Purpose::Certificates),
+                ("control-plane-prepare/kubeconfig", Purpose::Kubeconfigs),
+            ];
+            let purposes = purposes.into_iter().filter(|(id, _)| !is_skipped(id, &self.cx.settings.skip_phases));
+            let purposes: Vec<_> = purposes.map(|(_, purpose)| purpose).collect();
+            let Known { configuration, local, settings, .. } = &known;
+            self.keys = Keys::begin(&purposes, configuration, local, settings, &self.cx)?;
+        }
         image_pull::run(&known.configuration, &self.cx).await?;
         Ok(())
     }
@@ -88,13 +103,13 @@ impl Run {
 
     pub(super) async fn certs(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
-        certs::write(&known.configuration, &known.local, &self.cx).await?;
+        certs::write(&known.configuration, &known.local, &mut self.keys, &self.cx).await?;
         Ok(())
     }
 
     pub(super) async fn kubeconfig(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
-        kubeconfig::write(&known.configuration, &known.local, &self.cx).await?;
+        kubeconfig::write(&known.configuration, &known.local, &mut self.keys, &self.cx).await?;
         Ok(())
     }
 
@@ -204,7 +219,9 @@ impl Run {
         let known = self.known().await?;
         let (_, cluster) = self.cluster().await?;
         if self.cx.node.plan().is_none() {
-            components::wait_for(&components::SERVED, Health::Alive, &known.local, WAIT, &self.cx).await?;
+            let healthy = components::wait_for(&components::SERVED, Health::Alive, &known.local, WAIT, &self.cx);
+            let (healthy, ()) = future::join(healthy, kubelet_access::look(&known.configuration, &self.cx)).await;
+            healthy?;
         }
         handover::hand_over(&known.access, &cluster, &known.local, &self.cx).await
     }
