@@ -323,6 +323,21 @@ impl Client {
         })
     }
 
+    /// The same of a member that is starting. It listens some time before it answers; a connection made meanwhile is served
+    /// when it is ready, where one given up each second may always come too early on a busy machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::status`]; [`EtcdError::Unreachable`] at once where nobody listens, else after `limit`.
+    pub async fn status_of_starting(&self, endpoint: &str, limit: Duration) -> Result<Status, EtcdError> {
+        let is_known = self.known().channels.contains_key(endpoint);
+        if !is_known {
+            let channel = self.credentials.connect_within(limit, endpoint).await.map_err(unreachable)?;
+            self.known().channels.insert(endpoint.to_owned(), channel);
+        }
+        self.status(endpoint).await
+    }
+
     /// The state of the first member that answers, of those it knows.
     ///
     /// # Errors

@@ -6,4 +6,5 @@ mod leaves;
 mod likeness;
 #[path = "../join/tree.rs"]
 mod tree;
+mod ways;
 mod writer;

@@ -231,8 +231,9 @@ impl Comparison {
             bind_port: PORT,
         };
         let cx = context(root);
-        certs::write(&self.parsed(), &local, &cx).await?;
-        kubeconfig::write(&self.parsed(), &local, &cx).await?;
+        let mut keys = mortise::join::control_plane::keys_ahead::Keys::default();
+        certs::write(&self.parsed(), &local, &mut keys, &cx).await?;
+        kubeconfig::write(&self.parsed(), &local, &mut keys, &cx).await?;
         Ok(())
     }
 

@@ -82,6 +82,15 @@ impl Credentials {
     ///
     /// Why there is none, after [`CONNECT_TIMEOUT`] at the latest.
     pub async fn connect(&self, url: &str) -> Result<Channel, NoConnection> {
+        self.connect_within(CONNECT_TIMEOUT, url).await
+    }
+
+    /// The same with a limit of its own.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub async fn connect_within(&self, limit: Duration, url: &str) -> Result<Channel, NoConnection> {
         let connecting = async {
             let uri: Uri = url.parse().map_err(|_| Why::Url)?;
             let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| Why::Url)?;
@@ -103,9 +112,9 @@ impl Credentials {
             });
             endpoint.connect_with_connector(once).await.map_err(|error| Why::Other(quoted(&chain(&error))))
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        tokio::time::timeout(limit, connecting)
             .await
-            .unwrap_or(Err(Why::Timeout(CONNECT_TIMEOUT)))
+            .unwrap_or(Err(Why::Timeout(limit)))
             .map_err(|why| NoConnection { endpoint: quoted(url), why })
     }
 }

@@ -2,12 +2,13 @@
 
 use std::pin::pin;
 
-use futures::future::{Either, join, select};
+use futures::future::{Either, join3, select};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::control_plane::skew;
 use super::{Access, ClusterConfiguration, JoinContext, cluster_configuration, discovery, node_lookup};
 use crate::error::Failure;
 use crate::output::Reporter;
@@ -27,6 +28,8 @@ pub(super) struct Found {
     pub(super) cluster: ClusterConfiguration,
     /// None: it was not asked for, or could not be read, which is told by whoever needs it and asks again.
     pub(super) node: Option<Option<ApiNode>>,
+    /// Of the API server, as [`skew::server_version`]; none: no control plane joins, or as above.
+    pub(super) server_version: Option<String>,
 }
 
 /// Reading under way, on a thread of its own: starting a plugin's runner keeps this one busy for some milliseconds, which
@@ -78,6 +81,13 @@ async fn read(reads: Reads, cx: JoinContext) -> Result<Found, Failure> {
             Reads::WithNode => node_lookup::look_up(&access, &cx).await.ok(),
         }
     };
-    let (cluster, node) = join(cluster_configuration::fetch(&access, &cx), node).await;
-    Ok(Found { cluster: cluster?, node, access })
+    // On the connection of the others, so that it costs no round trip of its own.
+    let server_version = async {
+        match cx.settings.control_plane {
+            None => None,
+            Some(_) => skew::server_version(&access).await.ok(),
+        }
+    };
+    let (cluster, node, server_version) = join3(cluster_configuration::fetch(&access, &cx), node, server_version).await;
+    Ok(Found { cluster: cluster?, node, server_version, access })
 }

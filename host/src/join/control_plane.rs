@@ -15,10 +15,13 @@ pub mod handover;
 pub mod host_files;
 pub mod image_pull;
 pub mod images;
+pub mod keys_ahead;
 pub mod kubeconfig;
+pub mod kubelet_access;
 pub mod manifests;
 pub mod mark;
 pub mod readiness;
+pub mod skew;
 
 /// Where the new API server will be reached: `localAPIEndpoint`, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]

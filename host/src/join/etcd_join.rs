@@ -53,6 +53,8 @@ const POLL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(200);
 /// A leader that is lost is followed by another one within this time: kubeadm's etcd has an election timeout of a second.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
+/// A connection to our own etcd, which listens before it answers, is kept open for so long.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 /// So many looks at a learner apart, the list of members is read, too: somebody may have removed it.
 const LOOKS_PER_LIST: u32 = 40;
 
@@ -498,7 +500,9 @@ impl EtcdJoin<'_> {
         let mut moved_at = started;
         let mut seen = String::from("etcd has not started here");
         for look in 1_u32.. {
-            let (own, others) = tokio::join!(self.client.status(self.client_url), self.client.any_status());
+            let limit = START_PATIENCE.min(self.timeout.saturating_sub(moved_at.elapsed()));
+            let own = self.client.status_of_starting(self.client_url, limit);
+            let (own, others) = tokio::join!(own, self.client.any_status());
             match (own, others) {
                 (Ok(own), _) if own.id != id => {
                     seen = format!("member {} of another cluster or time answers at `{}`", own.id, self.client_url);

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Node as ApiNode;
 use thiserror::Error;
 
 use super::ahead::{Ahead, Reads};
+use super::control_plane::keys_ahead::Keys;
+use super::control_plane::skew::KubeletServer;
 use super::tls_bootstrap::Registered;
 use super::{
     Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_config,
@@ -35,6 +37,14 @@ pub struct Run {
     /// What was found under the Node's name, until it is used.
     seen: Option<Option<ApiNode>>,
     identity: Option<NodeIdentity>,
+    /// Of the API server that discovery found, until it is used.
+    server_version: Option<String>,
+    /// What was made of it.
+    kubelet_server: Option<KubeletServer>,
+    /// Being made while images are fetched.
+    keys: Keys,
+    /// All phases are run, one after the other.
+    whole: bool,
     kubelet_stopped: bool,
     /// What is known of the kubelet's unit since.
     kubelet_unit: Option<UnitState>,
@@ -97,6 +107,10 @@ impl Run {
             cluster: None,
             seen: None,
             identity: None,
+            server_version: None,
+            kubelet_server: None,
+            keys: Keys::default(),
+            whole: false,
             kubelet_stopped: false,
             kubelet_unit: None,
             resolved: None,
@@ -109,6 +123,7 @@ impl Run {
     ///
     /// The first failure, with its phase. Running the same command again goes on from there.
     pub async fn all(&mut self) -> Result<(), Failure> {
+        self.whole = true;
         let runs = |id| !is_skipped(id, &self.cx.settings.skip_phases);
         if runs("preflight") {
             let reads = if runs("tls-bootstrap") || runs("kubelet-start") { Reads::WithNode } else { Reads::Cluster };
@@ -192,6 +207,7 @@ impl Run {
         let (_, cluster) = self.cluster().await.map_err(|failure| failure.in_phase("discovery"))?;
         self.plugins.learn([("cluster-version", cluster.kubernetes_version)]);
         if self.is_control_plane() {
+            self.kubelet_is_not_too_new().await?;
             self.control_plane_readiness().await?;
         }
         self.checks(Stage::Cluster).await?;
@@ -247,6 +263,7 @@ impl Run {
                 let found = ahead.finish().await?;
                 self.cluster = Some(found.cluster);
                 self.seen = found.node;
+                self.server_version = found.server_version;
                 found.access
             }
         };
@@ -297,12 +314,14 @@ impl Run {
         let (identity, resolved) = future::join(bootstrap, kubelet_config::resolves_by_systemd(&self.cx.node)).await;
         self.identity = Some(identity?);
         self.resolved = Some(resolved);
+        self.point_kubelet().await?;
         Ok(())
     }
 
     async fn kubelet_start(&mut self) -> Result<(), Failure> {
         let (access, cluster) = self.stop_kubelet().await?;
         if self.cx.settings.tls_bootstrap_by == TlsBootstrapBy::Kubelet {
+            let access = self.kubelet_access(&access).await?;
             kubelet_start::write_bootstrap_kubeconfig(&access, &cluster, &self.cx)?;
         }
         let resolved = match self.resolved {
@@ -310,7 +329,7 @@ impl Run {
             None => kubelet_config::resolves_by_systemd(&self.cx.node).await,
         };
         kubelet_start::write_config(&cluster, resolved, &self.cx)?;
-        let start = self.kubelet_flags().await?;
+        let start = self.kubelet_flags()?;
         kubelet_start::write_flags(start, &self.cx)?;
         kubelet_start::start(self.kubelet_unit.take(), &self.cx).await?;
         Ok(())

@@ -65,6 +65,7 @@ pub struct Plugins {
     pub(super) plugins: Vec<Plugin>,
     pub(super) context: CheckContext,
     pub(super) launcher: Launcher,
+    facts: Arc<dyn FactSource>,
     /// Around every runner so far.
     walls: Mutex<Walls>,
 }
@@ -133,7 +134,7 @@ impl Plugins {
         for plugin in &plugins {
             plugin.verify_kind(Kind::Preflight)?;
         }
-        Ok(Self::below(policy, launcher, plugins, context))
+        Ok(Self::below(policy, launcher, plugins, facts, context))
     }
 
     /// Reads, inspects and grants one plugin of whatever kind; runs nothing.
@@ -149,13 +150,19 @@ impl Plugins {
         context: CheckContext,
     ) -> Result<Self, PluginError> {
         let plugin = Plugin::open(0, settings, policy, &facts, &context)?;
-        Ok(Self::below(policy, launcher, vec![plugin], context))
+        Ok(Self::below(policy, launcher, vec![plugin], facts, context))
     }
 
     /// No runner of these, and no compiler for them, starts without the walls that the policy demands.
-    fn below(policy: &Policy, launcher: Launcher, plugins: Vec<Plugin>, context: CheckContext) -> Self {
+    fn below(
+        policy: &Policy,
+        launcher: Launcher,
+        plugins: Vec<Plugin>,
+        facts: Arc<dyn FactSource>,
+        context: CheckContext,
+    ) -> Self {
         let launcher = launcher.requiring(policy.require_walls.clone(), &policy.path);
-        Self { plugins, context, launcher, walls: Mutex::default() }
+        Self { plugins, context, launcher, facts, walls: Mutex::default() }
     }
 
     /// Of all plugins, in the order of [`Kind::ALL`].
@@ -172,6 +179,11 @@ impl Plugins {
                 plugin.broker.grants = Effective::own(wanted.filled(&self.context.parameters));
             }
         }
+    }
+
+    /// The snapshot of facts that the checks are judged by.
+    pub fn facts(&self) -> &dyn FactSource {
+        &*self.facts
     }
 
     /// Remembers what stands around one more runner.

@@ -2,8 +2,8 @@
 //!
 //! Files, names, keys and times are kubeadm's. One thing differs: where a CA or the key of service accounts is not on the
 //! machine, kubeadm silently makes its own, with which nothing in the cluster works. A join never has a reason to do so;
-//! here it is an error. Everything is looked at before anything is written; keys are made side by side, since RSA takes
-//! long.
+//! here it is an error. Everything is looked at before anything is written; keys may be on their way already (see
+//! `keys_ahead`), since RSA takes long.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::LocalNode;
 use super::configuration::ControlPlaneConfiguration;
+use super::keys_ahead::Keys;
 use crate::join::JoinContext;
 use crate::node::NewFile;
 use crate::output::Step;
@@ -44,7 +45,7 @@ const BACKDATE_SECONDS: i64 = 5 * 60;
 /// Largest file of certificates or of a key that is read.
 pub(super) const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
-/// Makes every certificate of kubeadm's list that is not there, each with its key; checks those that are.
+/// Makes every certificate of kubeadm's list that is not there, each with one of `keys`; checks those that are.
 ///
 /// # Errors
 ///
@@ -52,6 +53,7 @@ pub(super) const FILE_LIMIT_BYTES: u64 = 1 << 20;
 pub async fn write(
     configuration: &ControlPlaneConfiguration,
     local: &LocalNode,
+    keys: &mut Keys,
     cx: &JoinContext,
 ) -> Result<(), CertsError> {
     let mut ignored = Vec::new();
@@ -62,7 +64,7 @@ pub async fn write(
     let work = look(families, configuration, cx)?;
     let public_key = found::service_account(configuration, &cx.node)?;
     let wanted = work.iter().flat_map(|work| &work.leaves).filter(|(_, state)| matches!(state, State::Wanted(None)));
-    let mut keys = make_keys(wanted.count(), configuration, cx).await?.into_iter();
+    let mut keys = take_keys(wanted.count(), keys, configuration, cx).await?.into_iter();
     let now = now_seconds();
     let validity = Validity {
         not_before: now - BACKDATE_SECONDS,
@@ -172,8 +174,9 @@ fn warn_of_times(name: &str, ca: &CaCertificate, cx: &JoinContext) {
     }
 }
 
-async fn make_keys(
+async fn take_keys(
     count: usize,
+    keys: &mut Keys,
     configuration: &ControlPlaneConfiguration,
     cx: &JoinContext,
 ) -> Result<Vec<PrivateKey>, KeyError> {
@@ -181,7 +184,7 @@ async fn make_keys(
         return Ok(Vec::new());
     }
     let step = cx.reporter.step(PHASE, "make keys");
-    let keys = key::generate_side_by_side(configuration.encryption_algorithm, count).await?;
+    let keys = keys.take(configuration.encryption_algorithm, count).await?;
     step.done(format!("{count} of {}", configuration.encryption_algorithm.name()));
     Ok(keys)
 }

@@ -11,11 +11,12 @@ use thiserror::Error;
 use super::LocalNode;
 use super::certs::authority::{Authority, CaCertificate, CaProblem, IssueError, Subject, Usage, Validity};
 use super::certs::found::read;
-use super::certs::key::{self, KeyError, PrivateKey};
+use super::certs::key::{KeyError, PrivateKey};
 use super::certs::names::Names;
 use super::certs::{SHARED_HINT, file, now_seconds, seconds};
 use super::configuration::ControlPlaneConfiguration;
 use super::endpoint::{ControlPlaneEndpoint, EndpointError};
+use super::keys_ahead::Keys;
 use crate::error::Diagnose;
 use crate::join::JoinContext;
 use crate::kubeconfig::{Client, Kubeconfig, KubeconfigError, client_conf};
@@ -41,6 +42,7 @@ pub const SCHEDULER_CONF: &str = "/etc/kubernetes/scheduler.conf";
 pub async fn write(
     configuration: &ControlPlaneConfiguration,
     local: &LocalNode,
+    keys: &mut Keys,
     cx: &JoinContext,
 ) -> Result<(), KubeconfigsError> {
     let wanted = wanted(configuration, local)?;
@@ -62,7 +64,7 @@ pub async fn write(
         return Ok(());
     }
     let step = cx.reporter.step(PHASE, "make keys");
-    let keys = key::generate_side_by_side(configuration.encryption_algorithm, missing.len()).await?;
+    let keys = keys.take(configuration.encryption_algorithm, missing.len()).await?;
     step.done(format!("{} of {}", keys.len(), configuration.encryption_algorithm.name()));
     let step = cx.reporter.step(PHASE, "write the kubeconfigs");
     let texts = missing.iter().zip(&keys).map(|(wanted, key)| text(wanted, &authority, key, configuration));

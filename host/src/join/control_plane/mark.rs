@@ -4,7 +4,8 @@
 //! itself a role, so the administrator does. What is there already is not sent again. The taints are one list to the API
 //! server, which also the node controller writes; so they are patched together with the version that was read, and read
 //! again on a conflict, where server-side apply would take the whole list. kubeadm reports success without labels when
-//! the kubelet never labelled the Node; here that is an error.
+//! the kubelet never labelled the Node; here that is an error. And it looks for `nodeRegistration.name` even where the kubelet
+//! has another one by `hostname-override`, and never finds it; here the Node is the one that the kubelet registers.
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::api::{ApiError, ask, get};
 use crate::config::Taint;
 use crate::error::Diagnose;
 use crate::join::JoinContext;
+use crate::join::node_lookup::kubelet_node_name;
 
 /// Phase id of what is told.
 const PHASE: &str = "control-plane-join/mark-control-plane";
@@ -45,8 +47,7 @@ pub fn taints(configured: Option<&[Taint]>) -> Vec<Taint> {
 ///
 /// [`MarkError`]; run again, it goes on.
 pub async fn mark(cx: &JoinContext) -> Result<(), MarkError> {
-    // As in kubeadm: not the kubelet's `hostname-override`.
-    let name = &*cx.settings.node.name;
+    let name = &*kubelet_node_name(&cx.settings);
     let step = cx.reporter.step(PHASE, format!("mark Node `{name}` as a control plane"));
     let wanted = taints(cx.settings.node.taints.as_deref());
     if let Some(plan) = cx.node.plan() {

@@ -2,18 +2,23 @@
 
 use std::path::Path;
 
-use super::Run;
+use futures::future;
+
+use super::{Run, is_skipped};
 use crate::config::ControlPlaneSettings;
 use crate::error::Failure;
-use crate::join::Access;
 use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
+use crate::join::control_plane::keys_ahead::{Keys, Purpose};
 use crate::join::control_plane::manifests::{Component, InitialCluster, files};
+use crate::join::control_plane::skew::KubeletServer;
 use crate::join::control_plane::{
-    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, mark, readiness,
+    LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, kubelet_access, mark,
+    readiness, skew,
 };
 use crate::join::etcd_join::{self, EtcdJoin};
+use crate::join::{Access, TrustedCluster, kubelet_config, kubelet_start};
 use crate::node::Change;
 use crate::plan::Step;
 
@@ -61,6 +66,17 @@ impl Run {
     /// The images of the static Pods, pulled while nothing is touched yet.
     pub(super) async fn pull_images(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
+        // Keys need nothing of the network, and those of RSA take as long as a small image.
+        if self.whole {
+            let purposes = [
+                ("control-plane-prepare/certs", Purpose::Certificates),
+                ("control-plane-prepare/kubeconfig", Purpose::Kubeconfigs),
+            ];
+            let purposes = purposes.into_iter().filter(|(id, _)| !is_skipped(id, &self.cx.settings.skip_phases));
+            let purposes: Vec<_> = purposes.map(|(_, purpose)| purpose).collect();
+            let Known { configuration, local, settings, .. } = &known;
+            self.keys = Keys::begin(&purposes, configuration, local, settings, &self.cx)?;
+        }
         image_pull::run(&known.configuration, &self.cx).await?;
         Ok(())
     }
@@ -87,13 +103,13 @@ impl Run {
 
     pub(super) async fn certs(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
-        certs::write(&known.configuration, &known.local, &self.cx).await?;
+        certs::write(&known.configuration, &known.local, &mut self.keys, &self.cx).await?;
         Ok(())
     }
 
     pub(super) async fn kubeconfig(&mut self) -> Result<(), Failure> {
         let known = self.known().await?;
-        kubeconfig::write(&known.configuration, &known.local, &self.cx).await?;
+        kubeconfig::write(&known.configuration, &known.local, &mut self.keys, &self.cx).await?;
         Ok(())
     }
 
@@ -203,17 +219,73 @@ impl Run {
         let known = self.known().await?;
         let (_, cluster) = self.cluster().await?;
         if self.cx.node.plan().is_none() {
-            components::wait_for(&components::SERVED, Health::Alive, &known.local, WAIT, &self.cx).await?;
+            let healthy = components::wait_for(&components::SERVED, Health::Alive, &known.local, WAIT, &self.cx);
+            let (healthy, ()) = future::join(healthy, kubelet_access::look(&known.configuration, &self.cx)).await;
+            healthy?;
         }
         handover::hand_over(&known.access, &cluster, &known.local, &self.cx).await
     }
 
     /// With which flags the kubelet starts now.
-    pub(super) async fn kubelet_flags(&mut self) -> Result<crate::join::kubelet_config::Start, Failure> {
-        if !self.is_control_plane() {
-            return Ok(crate::join::kubelet_config::Start::Lasting);
+    pub(super) fn kubelet_flags(&self) -> Result<kubelet_config::Start, Failure> {
+        if self.is_control_plane() { handover::start(&self.cx) } else { Ok(kubelet_config::Start::Lasting) }
+    }
+
+    pub(super) async fn kubelet_is_not_too_new(&mut self) -> Result<(), Failure> {
+        let (_, cluster) = self.cluster().await?;
+        let kubelet = skew::kubelet_version(self.plugins.facts()).await;
+        Ok(skew::check(kubelet.as_deref(), &cluster.kubernetes_version, &self.cx)?)
+    }
+
+    /// With which API server the kubelet works until the local one is healthy; chosen once.
+    async fn kubelet_server(&mut self) -> Result<KubeletServer, Failure> {
+        if let Some(chosen) = self.kubelet_server {
+            return Ok(chosen);
+        }
+        let (access, cluster) = self.cluster().await?;
+        let server = &access.cluster.server;
+        let asked = match self.server_version.take() {
+            Some(version) => Ok(version),
+            None => skew::server_version(&access).await,
+        };
+        let version = asked.unwrap_or_else(|error| {
+            let version = cluster.kubernetes_version;
+            let text =
+                format!("cannot see the version of the API server `{server}`, so it counts as {version}: {error}");
+            self.cx.reporter.warn(Some(kubelet_start::PHASE), text);
+            version
+        });
+        let kubelet = skew::kubelet_version(self.plugins.facts()).await;
+        let chosen = skew::choose(kubelet.as_deref(), &version);
+        if chosen == KubeletServer::Local {
+            let kubelet = kubelet.unwrap_or_default();
+            let text = format!(
+                "the kubelet is {kubelet} and the API server `{server}` is {version}, which must not be older; so the kubelet \
+                 works with this machine's own from the start, as with kubeadm, and its Node comes some seconds later"
+            );
+            self.cx.reporter.warn(Some(kubelet_start::PHASE), text);
+        }
+        self.kubelet_server = Some(chosen);
+        Ok(chosen)
+    }
+
+    /// Makes a kubelet work with the local API server from the start where it is too new for the one that was found.
+    pub(super) async fn point_kubelet(&mut self) -> Result<(), Failure> {
+        if !self.is_control_plane() || self.kubelet_server().await? == KubeletServer::Discovered {
+            return Ok(());
         }
         let known = self.known().await?;
-        handover::start(&known.local, &self.cx)
+        handover::point(&known.access, &known.local, kubelet_start::PHASE, &self.cx)
+    }
+
+    /// The same for a kubelet that asks for its certificate itself.
+    pub(super) async fn kubelet_access(&mut self, access: &Access) -> Result<Access, Failure> {
+        if !self.is_control_plane() || self.kubelet_server().await? == KubeletServer::Discovered {
+            return Ok(access.clone());
+        }
+        let known = self.known().await?;
+        let cluster =
+            TrustedCluster { server: known.local.api_server(), tls_server_name: None, ..access.cluster.clone() };
+        Ok(Access { cluster, ..access.clone() })
     }
 }

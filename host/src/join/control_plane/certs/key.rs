@@ -152,16 +152,6 @@ impl PrivateKey {
     }
 }
 
-/// So many new keys, made on as many processors as there are.
-pub(in crate::join::control_plane) async fn generate_side_by_side(
-    algorithm: EncryptionAlgorithm,
-    count: usize,
-) -> Result<Vec<PrivateKey>, KeyError> {
-    let making = (0..count).map(|_| tokio::task::spawn_blocking(move || PrivateKey::generate(algorithm)));
-    let making = making.collect::<Vec<_>>();
-    futures::future::join_all(making).await.into_iter().map(|made| made.unwrap_or(Err(KeyError))).collect()
-}
-
 impl std::fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.spki() {

@@ -6,16 +6,16 @@ use crate::join::control_plane::LocalNode;
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
 
 /// A CA and the certificates of this machine that it signs.
-pub(super) struct Family {
+pub(in crate::join::control_plane) struct Family {
     /// File name of the CA, without ending, below the certificates' directory.
-    pub(super) ca: &'static str,
-    pub(super) leaves: Vec<Leaf>,
+    pub(in crate::join::control_plane) ca: &'static str,
+    pub(in crate::join::control_plane) leaves: Vec<Leaf>,
 }
 
 /// One certificate of this machine.
-pub(super) struct Leaf {
+pub(in crate::join::control_plane) struct Leaf {
     /// As [`Family::ca`].
-    pub(super) file: &'static str,
+    pub(in crate::join::control_plane) file: &'static str,
     pub(super) subject: Subject,
 }
 
@@ -28,7 +28,7 @@ pub(in crate::join::control_plane) fn authorities(configuration: &ControlPlaneCo
 }
 
 /// The whole list. Names of the configuration that cannot stand in a certificate are `ignored`, with a line each.
-pub(super) fn families(
+pub(in crate::join::control_plane) fn families(
     configuration: &ControlPlaneConfiguration,
     local: &LocalNode,
     ignored: &mut Vec<String>,

@@ -32,7 +32,7 @@ async fn makes_the_whole_list_once() {
     let (directory, cx) = machine();
     let root = directory.path();
     put_shared(root);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     for leaf in LEAVES {
         assert_eq!(mode(root, &format!("{PKI}/{leaf}.crt")), 0o644, "{leaf}");
         assert_eq!(mode(root, &format!("{PKI}/{leaf}.key")), 0o600, "{leaf}");
@@ -42,7 +42,7 @@ async fn makes_the_whole_list_once() {
     }
     // The second run verifies each against its CA, its key and its names.
     let before = tree(root);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(tree(root), before);
 }
 
@@ -52,7 +52,7 @@ async fn fields_are_kubeadms() {
     let root = directory.path();
     put_shared(root);
     let before = now_seconds();
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     let der = der(root, "etcd/peer.crt");
     let (_, peer) = X509Certificate::from_der(&der).unwrap();
     assert_eq!((peer.subject().to_string(), peer.issuer().to_string()), ("CN=n2".into(), "CN=etcd-ca".into()));
@@ -87,11 +87,11 @@ async fn signs_as_each_kind_of_ca_does_with_each_kind_of_key() {
         put_ca(root, "ca", ca_params("kubernetes"), KeyPair::generate_for(algorithm).unwrap());
         let mut configuration = configuration();
         configuration.encryption_algorithm = serde_json::from_value(leaf.into()).unwrap();
-        write(&configuration, &local(), &cx).await.unwrap();
+        write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap();
         let der = der(root, "apiserver.crt");
         let (_, parsed) = X509Certificate::from_der(&der).unwrap();
         assert_eq!(parsed.signature_algorithm.algorithm.to_id_string(), oid);
-        write(&configuration, &local(), &cx).await.unwrap();
+        write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap();
     }
 }
 
@@ -106,7 +106,7 @@ async fn the_issuers_name_is_the_cas_byte_for_byte() {
     params.distinguished_name.push(DnType::OrganizationalUnitName, rcgen::DnValue::BmpString(unit));
     params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 11]), "Haus 2");
     put_ca(root, "ca", params, ec());
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     let (ca, leaf) = (der(root, "ca.crt"), der(root, "apiserver.crt"));
     let (ca, leaf) = (X509Certificate::from_der(&ca).unwrap().1, X509Certificate::from_der(&leaf).unwrap().1);
     assert_eq!(leaf.issuer().as_raw(), ca.subject().as_raw());
@@ -122,7 +122,7 @@ async fn a_ca_or_service_account_key_that_is_not_here_is_never_made() {
         remove(root, &format!("{name}.key"));
     }
     let before = tree(root);
-    let error = write(&configuration(), &local(), &cx).await.unwrap_err();
+    let error = write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap_err();
     assert_eq!(error.code(), "certs-ca-missing");
     let message = error.to_string();
     assert!(message.contains("pki/ca.crt") && message.contains("etcd/ca.crt"), "{message}");
@@ -132,7 +132,7 @@ async fn a_ca_or_service_account_key_that_is_not_here_is_never_made() {
     put_shared(root);
     remove(root, "sa.key");
     let before = tree(root);
-    let error = write(&configuration(), &local(), &cx).await.unwrap_err();
+    let error = write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap_err();
     assert_eq!(error.code(), "certs-service-account-missing");
     assert_eq!(tree(root), before);
 }
@@ -144,7 +144,7 @@ async fn a_missing_public_half_of_the_service_account_key_is_written_again() {
     put_shared(root);
     let public = read(root, "sa.pub");
     remove(root, "sa.pub");
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(read(root, "sa.pub"), public);
     assert_eq!(mode(root, &format!("{PKI}/sa.pub")), 0o600);
 }
@@ -183,12 +183,12 @@ async fn what_is_there_and_wrong_is_told_and_left_as_it_is() {
         let (directory, cx) = machine();
         let root = directory.path();
         put_shared(root);
-        write(&configuration(), &local(), &cx).await.unwrap();
+        write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
         spoil(root);
         remove(root, "apiserver.crt");
         remove(root, "apiserver.key");
         let before = tree(root);
-        let result = write(&configuration(), &local(), &cx).await;
+        let result = write(&configuration(), &local(), &mut Keys::default(), &cx).await;
         if code.is_empty() {
             result.unwrap();
             continue;
@@ -209,14 +209,14 @@ async fn a_run_goes_on_with_a_key_that_an_earlier_one_made_and_with_no_other() {
     let key = PrivateKey::generate(configuration().encryption_algorithm).unwrap().to_pem().unwrap();
     let key = key.expose_secret();
     put(root, "apiserver.key", key, 0o600);
-    let error = write(&configuration(), &local(), &cx).await.unwrap_err();
+    let error = write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap_err();
     assert_eq!(error.code(), "certs-half");
     remove(root, "apiserver.key");
     cx.node.ensure_file(&Path::new("/").join(PKI).join("apiserver.key"), key.as_bytes(), 0o600).unwrap();
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(read(root, "apiserver.key"), key);
     // That it belongs to the certificate is a second run's finding.
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn certificates_of_an_external_ca_are_the_operators_to_bring() {
     let (directory, cx) = machine();
     let root = directory.path();
     put_shared(root);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     let mut other = configuration();
     other.api_server.cert_sans.push("further.example".into());
     for (spoil, content) in [("etcd/ca.key", None), ("ca.key", None), ("front-proxy-ca.key", Some("locked"))] {
@@ -234,12 +234,12 @@ async fn certificates_of_an_external_ca_are_the_operators_to_bring() {
         }
     }
     // Their names are the owner's decision, too.
-    write(&other, &local(), &cx).await.unwrap();
+    write(&other, &local(), &mut Keys::default(), &cx).await.unwrap();
     remove(root, "etcd/peer.crt");
     remove(root, "etcd/peer.key");
     remove(root, "etcd/server.crt");
     remove(root, "etcd/server.key");
-    let error = write(&configuration(), &local(), &cx).await.unwrap_err();
+    let error = write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap_err();
     assert_eq!(error.code(), "certs-external-missing");
     let message = error.to_string();
     assert!(message.contains("etcd/peer.crt") && message.contains("etcd/server.crt"), "{message}");
@@ -254,7 +254,7 @@ async fn with_an_external_etcd_nothing_of_etcd_is_made_or_wanted() {
     let mut configuration = configuration();
     configuration.etcd =
         serde_json::from_value(serde_json::json!({"external": {"endpoints": ["https://e:2379"]}})).unwrap();
-    write(&configuration, &local(), &cx).await.unwrap();
+    write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap();
     assert!(root.join(PKI).join("apiserver.crt").exists());
     assert!(!root.join(PKI).join("etcd").exists() && !root.join(PKI).join("apiserver-etcd-client.crt").exists());
 }
@@ -267,13 +267,13 @@ async fn a_dry_run_plans_the_files_shows_no_key_and_writes_nothing() {
     let before = tree(root);
     let plan = std::sync::Arc::new(Plan::default());
     let cx = with_node(&cx, planning_node(root, &plan));
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(tree(root), before);
     let text = plan.text();
     assert!(text.contains("would write /etc/kubernetes/pki/etcd/peer.key (mode 0600"), "{text}");
     assert!(!text.contains("PRIVATE KEY"), "{text}");
     // A phase that comes later in the same dry run finds them.
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_validity_beyond_the_year_9999_is_an_error_and_not_a_certificate() {
     put_shared(directory.path());
     let mut configuration = configuration();
     configuration.certificate_validity_period = std::time::Duration::from_secs(1 << 40);
-    let error = write(&configuration, &local(), &cx).await.unwrap_err();
+    let error = write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap_err();
     assert_eq!(error.code(), "certs-issue");
     assert!(!directory.path().join(PKI).join("apiserver.key").exists());
 }

@@ -32,7 +32,7 @@ async fn writes_the_three_files_as_kubeadm_does_and_once() {
     put_shared(root);
     let mut configuration = configuration();
     configuration.control_plane_endpoint = "cp.example:8443".into();
-    write(&configuration, &local(), &cx).await.unwrap();
+    write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap();
     for name in CONFS {
         assert_eq!(mode(root, &format!("etc/kubernetes/{name}")), 0o600, "{name}");
     }
@@ -60,7 +60,7 @@ async fn writes_the_three_files_as_kubeadm_does_and_once() {
     assert!(scheduler.contains("server: https://10.0.0.2:6443\n"), "{}", shape(&scheduler));
     assert!(scheduler.contains("current-context: system:kube-scheduler@kubernetes\n"), "{}", shape(&scheduler));
     let before = tree(root);
-    write(&configuration, &local(), &cx).await.unwrap();
+    write(&configuration, &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(tree(root), before);
 }
 
@@ -69,7 +69,7 @@ async fn each_certificate_is_its_users_and_as_old_as_the_ca() {
     let (directory, cx) = machine();
     let root = directory.path();
     put_shared(root);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     let ca = CaCertificate::parse_pem(read_pki(root, "ca.crt").as_bytes()).unwrap();
     for (name, subject) in CONFS.into_iter().zip([
         "O=kubeadm:cluster-admins, CN=kubernetes-admin",
@@ -100,7 +100,7 @@ async fn only_the_first_certificate_of_the_ca_file_is_trusted() {
     let first = read_pki(root, "ca.crt");
     let second = ca_params("old").self_signed(&ec()).unwrap().pem();
     put(root, "ca.crt", &format!("a remark\n{first}{second}"), 0o644);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     let kubeconfig = Kubeconfig::parse(&conf(root, "admin.conf")).unwrap();
     assert_eq!(kubeconfig.cluster().unwrap().ca_pem().unwrap().unwrap(), first.replace("\r\n", "\n"));
 }
@@ -112,7 +112,7 @@ async fn without_the_cas_key_the_files_are_the_operators_to_bring() {
     put_shared(root);
     remove(root, "ca.key");
     let before = tree(root);
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(tree(root), before);
 }
 
@@ -131,7 +131,7 @@ async fn a_ca_that_cannot_sign_is_an_error_and_nothing_is_written() {
             Some(content) => put(root, file, content, 0o600),
         }
         let before = tree(root);
-        let error = write(&configuration(), &local(), &cx).await.unwrap_err();
+        let error = write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap_err();
         assert_eq!(error.code(), code);
         assert!(error.hint().is_some());
         assert_eq!(tree(root), before);
@@ -166,7 +166,7 @@ async fn a_file_that_is_there_is_kept_if_it_trusts_the_ca() {
         ("clusters: [".to_owned(), "kubeconfig-unusable"),
     ] {
         put_conf(root, &content);
-        let result = write(&configuration(), &local(), &cx).await;
+        let result = write(&configuration(), &local(), &mut Keys::default(), &cx).await;
         assert_eq!(conf(root, "admin.conf"), content);
         if code.is_empty() {
             result.unwrap();
@@ -191,7 +191,7 @@ async fn a_dry_run_shows_neither_key_nor_certificate_data() {
     let before = tree(root);
     let plan = std::sync::Arc::new(Plan::default());
     let cx = with_node(&cx, planning_node(root, &plan));
-    write(&configuration(), &local(), &cx).await.unwrap();
+    write(&configuration(), &local(), &mut Keys::default(), &cx).await.unwrap();
     assert_eq!(tree(root), before);
     let text = plan.text();
     assert!(text.contains("would write /etc/kubernetes/admin.conf (mode 0600"), "{text}");

@@ -12,7 +12,7 @@ use super::{CA_DIRECTORIES, Component, Environment, InitialCluster, Manifest, re
 use crate::error::Diagnose;
 use crate::join::JoinContext;
 use crate::join::control_plane::LocalNode;
-use crate::join::control_plane::configuration::ControlPlaneConfiguration;
+use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
 use crate::node::{Change, Node, NodeError};
 use crate::patches::{PatchError, Patches};
 
@@ -32,7 +32,8 @@ fn staged_path(component: Component) -> PathBuf {
     Path::new(DIRECTORY).join(format!(".{}.yaml", component.name()))
 }
 
-/// Writes what a control plane runs beside etcd, out of the kubelet's sight.
+/// Writes what a control plane runs beside etcd, out of the kubelet's sight. etcd's manifest is made for the trial alone: a
+/// patch that does not apply must not come to light when its member was added.
 ///
 /// # Errors
 ///
@@ -44,6 +45,11 @@ pub fn stage(
     cx: &JoinContext,
 ) -> Result<(), ManifestsError> {
     let step = cx.reporter.step(phase, "write the manifests of the static Pods");
+    if let Etcd::Local(_) = cluster.etcd {
+        let patches = cx.settings.patches.as_deref().map_or_else(|| Ok(Patches::default()), Patches::load)?;
+        let members = InitialCluster { members: &local.etcd_peer_url(), state: "existing" };
+        render(Manifest::Etcd(members), cluster, local, &environment(cluster, cx)?, &patches)?;
+    }
     let mut made = 0;
     for manifest in STAGED {
         made += u32::from(stage_one(manifest, cluster, local, cx)? == Change::Made);
@@ -173,5 +179,30 @@ impl Diagnose for ManifestsError {
             Self::Node(error) => error.exit_code(),
             Self::NotStaged { .. } => crate::error::ExitCode::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::control_plane::fixture;
+
+    #[test]
+    fn a_patch_of_etcd_that_does_not_apply_is_told_before_anything_is_staged() {
+        let (_directory, cx) = fixture::machine();
+        let patches = tempfile::tempdir().unwrap();
+        let patch = r#"[{"op": "remove", "path": "/spec/nothing"}]"#;
+        std::fs::write(patches.path().join("etcd0+json.json"), patch).unwrap();
+        let cx = cx.with(|settings| settings.patches = Some(patches.path().to_owned()));
+        let stage = |configuration| stage(&configuration, &fixture::local(), "a phase", &cx);
+        assert!(matches!(stage(fixture::configuration()), Err(ManifestsError::Patch(_))));
+        assert!(!cx.node.locate(&staged_path(Component::ApiServer)).exists());
+
+        let external = ControlPlaneConfiguration {
+            etcd: Etcd::External(crate::join::control_plane::configuration::ExternalEtcd::default()),
+            ..fixture::configuration()
+        };
+        stage(external).unwrap();
+        assert!(cx.node.locate(&staged_path(Component::ApiServer)).exists());
     }
 }
