@@ -38,7 +38,8 @@ test-cluster: cluster
 	  run --test control-plane-prepare -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test guests -- --ignored hours; \
-	  run --test control-plane -- --ignored --test-threads=2; \
+	  run --test control-plane -- --ignored --test-threads=2 --skip killed::; \
+	  run --test control-plane -- --ignored killed::; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
 
@@ -46,7 +47,7 @@ test-cluster: cluster
 test-long: cluster
 	@if [ "$$(id -u)" != 0 ]; then echo "TIER long NEEDS ROOT. RUN: sudo make test-long"; exit 1; fi
 	tests/tier long cargo test --workspace --features mortise/faults --tests --no-fail-fast -- \
-	  --ignored --nocapture --test-threads=2 long::
+	  --ignored --nocapture --test-threads=1 long::
 
 # Kubernetes, etcd and containerd, oras and cosign from their Go modules, once, into ~/.cache/mortise.
 cluster:
