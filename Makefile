@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CWASM := $(TARGET)/plugins/preflight-node.cwasm
 BUILTIN := $(TARGET)/plugins/wasm32-wasip2/plugin/mortise_preflight_node.wasm
 
-.PHONY: try build test test-fast test-cluster lint fuzz bench bench-plugins cluster release-interfaces
+.PHONY: try build test test-fast test-cluster test-long lint fuzz bench bench-plugins cluster release-interfaces
 
 # A whole worker join against a control plane inside the process, into a fresh directory.
 try:
@@ -30,7 +30,7 @@ test-fast:
 test-cluster: cluster
 	@if [ "$$(id -u)" != 0 ]; then \
 	  echo "CLUSTER TIER SKIPPED: IT NEEDS ROOT (NETWORK NAMESPACES, CONTAINERD). RUN: sudo make test"; exit 1; fi
-	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@"; }; \
+	tests/tier cluster bash -c 'set -e; run() { cargo test --workspace --features mortise/faults "$$@" --skip long::; }; \
 	  run --test cluster --test control_planes --test teardown -- --ignored; \
 	  run --test api-conformance -- --ignored; \
 	  run --test etcd -- --ignored --test-threads=3; \
@@ -38,9 +38,16 @@ test-cluster: cluster
 	  run --test control-plane-prepare -- --ignored; \
 	  run --test prepare -- --ignored; \
 	  run --test guests -- --ignored hours; \
-	  run --test control-plane -- --ignored --test-threads=2; \
+	  run --test control-plane -- --ignored --test-threads=2 --skip killed::; \
+	  run --test control-plane -- --ignored killed::; \
 	  run --test join -- --ignored --test-threads=3 --skip killed::; \
 	  run --test join -- --ignored --test-threads=2 killed::'
+
+# What takes too long for every change: tests below a module `long`, of any test target. Needs root; shows what they measure.
+test-long: cluster
+	@if [ "$$(id -u)" != 0 ]; then echo "TIER long NEEDS ROOT. RUN: sudo make test-long"; exit 1; fi
+	tests/tier long cargo test --workspace --features mortise/faults --tests --no-fail-fast -- \
+	  --ignored --nocapture --test-threads=1 long::
 
 # Kubernetes, etcd and containerd, oras and cosign from their Go modules, once, into ~/.cache/mortise.
 cluster:

@@ -10,7 +10,7 @@ pub(crate) const READY: Duration = Duration::from_secs(180);
 /// How long anything else that must happen may take.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(200);
-const MORTISE: &str = env!("CARGO_BIN_EXE_mortise");
+pub(crate) const MORTISE: &str = env!("CARGO_BIN_EXE_mortise");
 
 /// What a node is joined by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +37,17 @@ pub(crate) fn join(cluster: &Cluster, node: &str, by: By) {
 /// `mortise join --control-plane` on a node that was added, to its end, whatever that is. No output may show a secret.
 #[track_caller]
 pub(crate) fn try_mortise(cluster: &Cluster, node: &str, extra: &[&str]) -> Output {
+    try_mortise_in(cluster, node, &[], extra)
+}
+
+/// The same with variables, each as `NAME=value`.
+#[track_caller]
+pub(crate) fn try_mortise_in(cluster: &Cluster, node: &str, environment: &[&str], extra: &[&str]) -> Output {
     let line = cluster.control_plane_join_line().unwrap();
     let words: Vec<&str> = line.split(' ').skip(1).collect();
     let ignore = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
-    let output = cluster.exec(node, &[&[MORTISE][..], &words, &[ignore.as_str()], extra].concat()).unwrap();
+    let argv = [&["env"][..], environment, &[MORTISE], &words, &[ignore.as_str()], extra].concat();
+    let output = cluster.exec(node, &argv).unwrap();
     let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1];
     let (_, token_secret) = after("--token").split_once('.').unwrap();
     for secret in [token_secret, after("--certificate-key")] {

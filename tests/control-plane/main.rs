@@ -1,6 +1,8 @@
 //! Control planes: what holds while a cluster grows from one to three, and what a control plane is afterwards.
 
 mod growth;
+#[cfg(feature = "faults")]
+mod killed;
 mod lab;
 mod leaves;
 mod likeness;

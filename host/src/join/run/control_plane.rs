@@ -154,7 +154,7 @@ impl Run {
             let step = self.cx.reporter.step(etcd_join::PHASE, "start etcd");
             let path = files::path(Component::Etcd);
             // One that was up before starts as well with the manifest it has; another one would only stop it.
-            if manifest.has_started && self.cx.node.read(&path, files::LIMIT_BYTES)?.is_some() {
+            if manifest.has_started && files::keep(Component::Etcd, &self.cx.node)? {
                 step.unchanged("it was started");
                 return Ok(());
             }

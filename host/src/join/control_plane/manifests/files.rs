@@ -110,6 +110,20 @@ pub fn publish(component: Component, node: &Node) -> Result<Change, ManifestsErr
     Ok(change)
 }
 
+/// Leaves a manifest that the kubelet sees as it is, without what a run that was killed meanwhile left beside it. Whether
+/// there is one.
+///
+/// # Errors
+///
+/// [`ManifestsError::Node`].
+pub fn keep(component: Component, node: &Node) -> Result<bool, ManifestsError> {
+    if node.read(&path(component), LIMIT_BYTES)?.is_none() {
+        return Ok(false);
+    }
+    node.remove(&staged_path(component))?;
+    Ok(true)
+}
+
 /// Takes a manifest out of the kubelet's sight, which ends its Pod.
 ///
 /// # Errors
@@ -204,5 +218,20 @@ mod tests {
         };
         stage(external).unwrap();
         assert!(cx.node.locate(&staged_path(Component::ApiServer)).exists());
+    }
+
+    #[test]
+    fn a_manifest_is_kept_and_what_was_staged_beside_it_is_not() {
+        let (root, cx) = fixture::machine();
+        let at = |path: PathBuf| root.path().join(path.strip_prefix("/").unwrap());
+        let (published, staged) = (at(path(Component::Etcd)), at(staged_path(Component::Etcd)));
+        std::fs::create_dir_all(published.parent().unwrap()).unwrap();
+        std::fs::write(&staged, "new").unwrap();
+        assert!(!keep(Component::Etcd, &cx.node).unwrap());
+        assert!(staged.exists(), "it is all there is");
+        std::fs::write(&published, "old").unwrap();
+        assert!(keep(Component::Etcd, &cx.node).unwrap());
+        assert!(!staged.exists());
+        assert_eq!(std::fs::read_to_string(published).unwrap(), "old");
     }
 }
