@@ -258,25 +258,31 @@ impl EtcdJoin<'_> {
             );
             reporter.warn(Some(PHASE), text);
         }
+        if plan == Plan::EmptyAndAdd {
+            // First: it takes the room that is asked for next.
+            self.empty(node, reporter)?;
+        }
         self.check_space(health.db_bytes(), node)?;
         self.check_speed(node, reporter)?;
         self.save_snapshot(node, reporter).await?;
-        match plan {
-            Plan::Replace(member) => replace_member(self.client, member.id, self.timeout, reporter).await?,
-            Plan::EmptyAndAdd => {
-                let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
-                let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
-                // No line in the journal: the directory was noted as empty before the join.
-                std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
-                    action: "empty",
-                    path,
-                    source,
-                })?;
-                step.done("it had the data of this machine's learner that is a member no more");
-            }
-            _ => {}
+        if let Plan::Replace(member) = plan {
+            replace_member(self.client, member.id, self.timeout, reporter).await?;
         }
         self.add(node, reporter).await
+    }
+
+    /// Removes what this machine's removed learner left.
+    fn empty(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+        let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
+        let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
+        // No line in the journal: the directory was noted as empty before the join.
+        std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "empty",
+            path,
+            source,
+        })?;
+        step.done("it had the data of this machine's learner that is a member no more");
+        Ok(())
     }
 
     fn has_begun(&self, node: &Node) -> bool {
@@ -400,8 +406,7 @@ impl EtcdJoin<'_> {
             match error.refusal() {
                 Some(Refusal::TooManyLearners) => {
                     let membership = self.client.members().await?;
-                    let learners: Vec<&Member> = membership.learners().collect();
-                    let whose: Vec<String> = learners.iter().map(ToString::to_string).collect();
+                    let learners: Vec<Member> = membership.learners().cloned().collect();
                     let ids: Vec<MemberId> = learners.iter().map(|member| member.id).collect();
                     if ids != in_the_way {
                         // Somebody else's turn came: the line moves.
@@ -409,9 +414,9 @@ impl EtcdJoin<'_> {
                         deadline = Instant::now() + self.timeout;
                     } else if left.is_zero() {
                         let _ = self.void(entry, node);
-                        return Err(EtcdJoinError::Slot { whose, after: self.timeout });
+                        return Err(EtcdJoinError::Slot { learners, after: self.timeout });
                     }
-                    let text = format!("etcd takes one learner at a time; now it has {}", whose.join("; "));
+                    let text = format!("etcd takes one learner at a time; now it has {}", told(&learners));
                     self.wait_for_slot(&in_the_way, deadline, &text, reporter).await?;
                     continue;
                 }
@@ -661,6 +666,11 @@ fn initial_cluster(membership: &Membership, own: MemberId, name: &str) -> String
         member.peer_urls.iter().map(move |url| format!("{name}={url}"))
     });
     pairs.collect::<Vec<_>>().join(",")
+}
+
+/// Name, id and peer URL of each.
+fn told(members: &[Member]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn line(member: &Member) -> String {

@@ -11,7 +11,7 @@ use super::own::Conflict;
 use crate::api::ApiError;
 use crate::error::{Diagnose, ExitCode};
 use crate::etcd::snapshot::SnapshotError;
-use crate::etcd::{EtcdError, MemberId};
+use crate::etcd::{EtcdError, Member, MemberId};
 use crate::node::{NodeError, file_hint};
 
 /// What shows the members, with kubeadm's certificates.
@@ -96,10 +96,10 @@ pub enum EtcdJoinError {
         member: String,
     },
     /// Another learner is in the way.
-    #[error("etcd takes one learner at a time, and after {} s it still has {}", after.as_secs(), whose.join("; "))]
+    #[error("etcd takes one learner at a time, and after {} s it still has {}", after.as_secs(), super::told(learners))]
     Slot {
-        /// Name, peer URL and id of each.
-        whose: Vec<String>,
+        /// Those that there are.
+        learners: Vec<Member>,
         /// How long was waited.
         after: Duration,
     },
@@ -247,9 +247,10 @@ impl Diagnose for EtcdJoinError {
             Self::LastVoter { .. } => {
                 "let another control plane join first; `--force` goes on, and the cluster ends with this machine".into()
             }
-            Self::Slot { .. } => format!(
-                "wait until it votes and run the same command again; if its machine is gone, `etcdctl member remove ID`. \
-                 {LIST}"
+            Self::Slot { learners, .. } => format!(
+                "wait until it votes and run the same command again; if its machine is gone, add `--replace-member {}` to \
+                 it, which removes that learner first",
+                learners.first().map_or_else(|| "ID".to_owned(), |learner| learner.id.to_string())
             ),
             Self::GaveUp { source, .. } => return source.hint(),
             Self::Space { path, .. } => format!("`df -h {}` shows the file system; free space on it", path.display()),
