@@ -5,6 +5,8 @@ mod growth;
 mod lab;
 mod leaves;
 mod likeness;
+#[path = "../etcd/proxy.rs"]
+mod proxy;
 #[path = "../join/tree.rs"]
 mod tree;
 mod writer;

@@ -45,8 +45,24 @@ impl Site {
     pub(super) fn joins(&self, node: &str, extra: &[&str]) -> Ended {
         let ended = self.join(node, PATIENT, extra).ends();
         ended.succeeded();
+        for line in ended.output.lines().filter(|line| line.contains("\"etcd-join\"")) {
+            eprintln!("{line}");
+        }
         self.cluster.wait_for_ready(node, READY).unwrap();
         ended
+    }
+
+    /// Makes a control plane as if it had never been: the next one has its name, its address and the same members before it.
+    #[track_caller]
+    pub(super) fn leaves(&self, node: &str) {
+        let address = self.address(node);
+        let members = self.members("n1");
+        let member = members.iter().find(|member| member.peer_url.contains(&address));
+        if let Some(member) = member {
+            self.cluster.etcdctl("n1", &["member", "remove", &member.id]).unwrap();
+        }
+        self.cluster.power_off(node).unwrap();
+        self.cluster.kubectl(&["delete", "node", node, "--ignore-not-found"]).unwrap();
     }
 
     /// The join line as a configuration, for only that has time-outs.
@@ -99,11 +115,6 @@ impl Site {
 
     pub(super) fn address(&self, node: &str) -> String {
         self.cluster.nodes().unwrap().into_iter().find(|found| found.name == node).unwrap().address.to_string()
-    }
-
-    /// What was written so far: when the stall of a fault is to be told apart.
-    pub(super) fn stall(&self) -> Duration {
-        self.writer.so_far().longest_stall().0
     }
 
     /// Nothing was lost, these nodes' members vote and nobody else's, and their API servers answer.
