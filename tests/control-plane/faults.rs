@@ -11,5 +11,9 @@
 
 mod between;
 mod cuts;
+mod disks;
 mod learners;
+mod long;
+mod members;
+mod peers;
 mod site;

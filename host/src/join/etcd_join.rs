@@ -12,6 +12,7 @@
 //!
 //! - [`endpoints`]: where etcd is, from the API
 //! - [`own`]: which member is ours
+//! - [`peers`]: whether the others are reached where members talk to each other
 //! - [`disk`]: room and speed of the data directory
 //! - [`progress`]: how far the learner is
 //! - [`leave`]: members that go
@@ -36,6 +37,7 @@ pub mod endpoints;
 mod error;
 pub mod leave;
 mod own;
+mod peers;
 mod progress;
 
 pub use error::EtcdJoinError;
@@ -212,7 +214,7 @@ impl EtcdJoin<'_> {
             if own.membership.by_id(own.id).is_some_and(|member| !member.is_learner) {
                 return Ok(own.membership.clone());
             }
-            self.watch(own.id, reporter).await?;
+            self.watch(own.id, node, reporter).await?;
             let health = check_health(self.client, PHASE, reporter).await?;
             self.check_space(health.db_bytes(), node)?;
             // The commit point: from here on the others count on this member, and nothing is undone.
@@ -262,6 +264,7 @@ impl EtcdJoin<'_> {
             // First: it takes the room that is asked for next.
             self.empty(node, reporter)?;
         }
+        self.check_peers(health, reporter).await?;
         self.check_space(health.db_bytes(), node)?;
         self.check_speed(node, reporter)?;
         self.save_snapshot(node, reporter).await?;
@@ -328,16 +331,29 @@ impl EtcdJoin<'_> {
         Ok(node.journal().intend(effect).map_err(crate::node::NodeError::from)?)
     }
 
+    async fn check_peers(&self, health: &Health, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+        let step = reporter.step(PHASE, "reach the other members");
+        let unreached = peers::unreached_of(health).await;
+        if !unreached.is_empty() {
+            return Err(EtcdJoinError::Peers { unreached });
+        }
+        step.done("those that are up answer at their peer URLs");
+        Ok(())
+    }
+
     fn check_space(&self, db_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
+        // What the learner has written already is the database.
+        let there = matches!(own::read_data(&node.locate(self.data_dir)), Ok(Data::Of(_)));
+        self.require_free(if there { disk::RUNNING_BYTES } else { disk::needed_bytes(db_bytes) }, node)
+    }
+
+    fn require_free(&self, needed_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
         let directory = node.locate(self.data_dir);
         let free_bytes = disk::free_bytes(&directory).map_err(|source| EtcdJoinError::DataDirectory {
             action: "measure",
-            path: directory.clone(),
+            path: directory,
             source,
         })?;
-        // What the learner has written already is the database.
-        let there = matches!(own::read_data(&directory), Ok(Data::Of(_)));
-        let needed_bytes = if there { disk::needed_bytes(0) / 2 } else { disk::needed_bytes(db_bytes) };
         if free_bytes < needed_bytes {
             return Err(EtcdJoinError::Space { path: self.data_dir.to_owned(), free_bytes, needed_bytes });
         }
@@ -495,7 +511,7 @@ impl EtcdJoin<'_> {
     }
 
     /// Waits until the learner is in step with its leader.
-    async fn watch(&self, id: MemberId, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+    async fn watch(&self, id: MemberId, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
         let step = reporter.step(PHASE, "bring the learner in step");
         let mut words = Words::to(reporter);
         let started = Instant::now();
@@ -544,7 +560,14 @@ impl EtcdJoin<'_> {
             words.tell(PHASE, format!("learner {id}: {seen}"), left);
             tokio::time::sleep(POLL).await;
         }
-        Err(EtcdJoinError::Stalled { id, seen, after: self.timeout })
+        // The two reasons that can be seen from here.
+        self.require_free(disk::RUNNING_BYTES, node)?;
+        let unreached = match self.client.members().await {
+            Ok(membership) => peers::unreached_in(&membership).await,
+            // That they do not answer is in what was seen.
+            Err(_) => Vec::new(),
+        };
+        Err(EtcdJoinError::Stalled { id, seen, after: self.timeout, unreached })
     }
 
     async fn promote(&self, id: MemberId, reporter: &Reporter) -> Result<Membership, EtcdJoinError> {

@@ -45,9 +45,6 @@ impl Site {
     pub(super) fn joins(&self, node: &str, extra: &[&str]) -> Ended {
         let ended = self.join(node, PATIENT, extra).ends();
         ended.succeeded();
-        for line in ended.output.lines().filter(|line| line.contains("\"etcd-join\"")) {
-            eprintln!("{line}");
-        }
         self.cluster.wait_for_ready(node, READY).unwrap();
         ended
     }
@@ -186,12 +183,6 @@ impl Joining {
         Self { child, lines, seen: String::new(), secrets }
     }
 
-    /// The first line from now on that contains `text`.
-    #[track_caller]
-    pub(super) fn tells(&mut self, text: &str) -> String {
-        self.next_line(SOON, |line| line.contains(text)).unwrap_or_else(|| panic!("no `{text}` in\n{}", self.seen))
-    }
-
     fn next_line(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + limit;
         loop {
@@ -249,17 +240,29 @@ impl Ended {
         assert_eq!(self.status, Some(0), "{}", self.output);
     }
 
-    /// It ended with this failure, told once and with what to run.
+    /// What it told about etcd, for the eye.
+    pub(super) fn etcd_part(&self) -> String {
+        self.output.lines().filter(|line| line.contains("\"etcd-join\"")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// It ended with this failure.
     #[track_caller]
     pub(super) fn failed(&self, code: &str) -> Failed {
+        let failed = self.failed_somehow();
+        assert_eq!(failed.code, code, "{}", self.output);
+        failed
+    }
+
+    /// It ended with a failure, told once and with what to run.
+    #[track_caller]
+    pub(super) fn failed_somehow(&self) -> Failed {
         let events = self.output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let errors: Vec<Value> = events.filter(|event| event["event"] == "error").collect();
         let [error] = &errors[..] else { panic!("not one error:\n{}", self.output) };
-        assert_eq!((self.status, error["code"].as_str()), (Some(1), Some(code)), "{}", self.output);
+        assert_eq!(self.status, Some(1), "{}", self.output);
         let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
-        let failed = Failed { message: text("message"), hint: text("hint") };
+        let failed = Failed { code: text("code"), message: text("message"), hint: text("hint") };
         assert!(failed.hint.contains('`') || failed.hint.contains("same command"), "no next command: {failed:?}");
-        eprintln!("{code}: {failed:?}");
         failed
     }
 }
@@ -267,6 +270,7 @@ impl Ended {
 /// A failure as the last event tells it.
 #[derive(Debug)]
 pub(super) struct Failed {
+    pub(super) code: String,
     pub(super) message: String,
     pub(super) hint: String,
 }

@@ -19,6 +19,11 @@ const LIST: &str = "`kubectl -n kube-system exec etcd-<node> -- etcdctl --cacert
                     --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \
                     --key=/etc/kubernetes/pki/etcd/healthcheck-client.key member list -w table` shows the members";
 
+/// What lets members talk to each other.
+const OPEN_PORTS: &str = "open port 2380 between the control planes, both ways (`nft list ruleset` or `iptables -S` shows what \
+                          is closed here, `timeout 3 bash -c '< /dev/tcp/ADDRESS/2380'` tries one), then run the same \
+                          command again";
+
 /// Why the phase ended.
 #[derive(Debug, Error)]
 pub enum EtcdJoinError {
@@ -113,6 +118,12 @@ pub enum EtcdJoinError {
         /// The last answer.
         source: Box<EtcdError>,
     },
+    /// Members that are up are not reached where members talk to each other.
+    #[error("this machine does not reach {} where etcd's members talk to each other", unreached.join("; "))]
+    Peers {
+        /// Name, id and peer URL of each, with the reason.
+        unreached: Vec<String>,
+    },
     /// The disk is too small.
     #[error("`{path}` has {} free, and a member needs {}", size(*free_bytes), size(*needed_bytes))]
     Space {
@@ -142,7 +153,7 @@ pub enum EtcdJoinError {
         source: io::Error,
     },
     /// The learner does not come forward.
-    #[error("the learner {id} made no progress for {} s: {seen}", after.as_secs())]
+    #[error("the learner {id} made no progress for {} s: {seen}{}", after.as_secs(), and_unreached(unreached))]
     Stalled {
         /// Ours.
         id: MemberId,
@@ -150,6 +161,8 @@ pub enum EtcdJoinError {
         seen: String,
         /// How long.
         after: Duration,
+        /// Members that this machine does not reach at their peer URLs, each with the reason.
+        unreached: Vec<String>,
     },
     /// Somebody removed the learner.
     #[error("the learner {id} is gone: somebody removed it from etcd")]
@@ -171,6 +184,10 @@ pub enum EtcdJoinError {
 
 fn silent_pods(silent: &[String]) -> String {
     if silent.is_empty() { String::new() } else { format!(" (without the annotation: {})", silent.join(", ")) }
+}
+
+fn and_unreached(unreached: &[String]) -> String {
+    if unreached.is_empty() { String::new() } else { format!("; not reached from here: {}", unreached.join("; ")) }
 }
 
 fn conflict_text(conflict: &Conflict, data_dir: &std::path::Path) -> String {
@@ -210,6 +227,7 @@ impl Diagnose for EtcdJoinError {
             Self::LastVoter { .. } => "etcd-last-voter",
             Self::Slot { .. } => "etcd-join-slot",
             Self::GaveUp { .. } => "etcd-join-gave-up",
+            Self::Peers { .. } => "etcd-join-peers",
             Self::Space { .. } => "etcd-join-space",
             Self::SlowDisk { .. } => "etcd-join-slow-disk",
             Self::DataDirectory { .. } => "etcd-join-data-directory",
@@ -253,14 +271,16 @@ impl Diagnose for EtcdJoinError {
                 learners.first().map_or_else(|| "ID".to_owned(), |learner| learner.id.to_string())
             ),
             Self::GaveUp { source, .. } => return source.hint(),
+            Self::Peers { .. } => OPEN_PORTS.into(),
             Self::Space { path, .. } => format!("`df -h {}` shows the file system; free space on it", path.display()),
             Self::SlowDisk { path, .. } => {
                 format!("`findmnt -T {}` shows the file system; etcd wants an SSD of its own", path.display())
             }
             Self::DataDirectory { path, source, .. } => return file_hint(source, path),
+            Self::Stalled { unreached, .. } if !unreached.is_empty() => OPEN_PORTS.into(),
             Self::Stalled { .. } => {
-                "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here; ports \
-                                     2379 and 2380 have to be open between the control planes"
+                "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here, `df -h` whether there is room \
+                 for it; port 2380 of this machine has to be open to the other control planes"
                     .into()
             }
             Self::LearnerGone { .. } => format!("run the same command again to add it once more; {LIST}"),

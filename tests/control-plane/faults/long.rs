@@ -1,0 +1,5 @@
+//! What takes too long for every run of the tests: `make test-long`.
+
+mod cut_off;
+mod database;
+mod leader;
