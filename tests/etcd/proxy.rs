@@ -66,9 +66,8 @@ struct State {
 impl Proxy {
     /// Between these ends, in the runtime of the caller.
     pub(crate) fn start(ends: Ends) -> Self {
-        let certificates = |pem: &[u8]| {
-            CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().expect("certificates")
-        };
+        let certificates =
+            |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().expect("certificates");
         let key = |pem: &[u8]| PrivateKeyDer::from_pem_slice(pem).expect("a key");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();

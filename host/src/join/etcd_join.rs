@@ -268,8 +268,12 @@ impl EtcdJoin<'_> {
         self.check_space(health.db_bytes(), node)?;
         self.check_speed(node, reporter)?;
         self.save_snapshot(node, reporter).await?;
-        if let Plan::Replace(member) = plan {
+        if let Plan::Replace { member, holds_data } = plan {
             replace_member(self.client, member.id, self.timeout, reporter).await?;
+            if holds_data {
+                // Its etcd ends by itself, if it still ran: it is a member no more.
+                self.empty(node, reporter)?;
+            }
         }
         self.add(node, reporter).await
     }
@@ -284,7 +288,7 @@ impl EtcdJoin<'_> {
             path,
             source,
         })?;
-        step.done("it had the data of this machine's learner that is a member no more");
+        step.done("it had the data of this machine's member that is one no more");
         Ok(())
     }
 
@@ -619,16 +623,22 @@ impl EtcdJoin<'_> {
         let mut asked: Vec<String> = others.filter_map(|member| member.client_urls.first().cloned()).collect();
         asked.push(self.client_url.to_owned());
         self.client.use_endpoints(asked.clone());
+        let mut words = Words::to(reporter);
         loop {
             let answers = asked.iter().map(|endpoint| self.client.members_known_to(endpoint));
             let answers = futures::future::join_all(answers).await;
             let mut behind = Vec::new();
+            let mut own_is_down = None;
             for (endpoint, answer) in asked.iter().zip(answers) {
                 match answer {
                     Ok(known) if known.by_id(id).is_some_and(|member| !member.is_learner) => {}
                     Ok(_) => behind.push(format!("`{endpoint}` does not know it")),
+                    Err(error @ EtcdError::Unreachable { .. }) if endpoint == self.client_url => {
+                        own_is_down = Some(error.to_string());
+                        behind.push(error.to_string());
+                    }
                     // One that is down learns it from the log when it is back.
-                    Err(EtcdError::Unreachable { .. }) if endpoint != self.client_url => {}
+                    Err(EtcdError::Unreachable { .. }) => {}
                     Err(error) => behind.push(error.to_string()),
                 }
             }
@@ -638,9 +648,12 @@ impl EtcdJoin<'_> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(EtcdJoinError::NotAgreed { id, behind, after: self.timeout });
+                return Err(match own_is_down {
+                    Some(seen) => EtcdJoinError::Down { id, seen, after: self.timeout },
+                    None => EtcdJoinError::NotAgreed { id, behind, after: self.timeout },
+                });
             }
-            reporter.waiting(PHASE, behind.join("; "), left);
+            words.tell(PHASE, behind.join("; "), left);
             tokio::time::sleep(POLL).await;
         }
     }

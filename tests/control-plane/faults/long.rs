@@ -2,4 +2,5 @@
 
 mod cut_off;
 mod database;
+mod emptied;
 mod leader;

@@ -19,7 +19,10 @@ fn a_machine_that_reaches_no_member_is_refused_or_loses_its_learner_and_joins_wh
     site.shell("n2", "iptables -F OUTPUT");
     let joining = site.join("n2", HASTY, &[]);
     site.member_of("n1", "n2");
-    site.shell("n2", "iptables -A OUTPUT -p tcp --dport 2380 -j REJECT; iptables -A INPUT -p tcp --dport 2380 -j REJECT");
+    site.shell(
+        "n2",
+        "iptables -A OUTPUT -p tcp --dport 2380 -j REJECT; iptables -A INPUT -p tcp --dport 2380 -j REJECT",
+    );
     let ended = joining.ends();
     let failed = ended.failed("etcd-join-stalled");
     assert!(failed.message.contains("not reached from here: n1 (id "), "{failed:?}");

@@ -76,7 +76,11 @@ impl Site {
             }},
             "controlPlane": {"certificateKey": after("--certificate-key")},
             "nodeRegistration": {"ignorePreflightErrors": [IGNORED_PREFLIGHT_ERRORS]},
-            "timeouts": {"etcdAPICall": format!("{}s", patience.as_secs())},
+            // What a join may need for all the rest.
+            "timeouts": {
+                "etcdAPICall": format!("{}s", patience.as_secs()),
+                "discovery": format!("{}s", 2 * patience.as_secs()),
+            },
         });
         let script = format!("umask 077; cat > {CONFIGURATION}");
         let mut command = self.cluster.command(node, &["bash", "-c", &script]);
@@ -167,8 +171,7 @@ pub(super) struct Joining {
 
 impl Joining {
     fn of(mut command: std::process::Command, secrets: Vec<String>) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let pass_on = |lines: &mut dyn Iterator<Item = String>, sender: std::sync::mpsc::Sender<String>| {

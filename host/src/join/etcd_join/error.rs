@@ -170,6 +170,16 @@ pub enum EtcdJoinError {
         /// Ours.
         id: MemberId,
     },
+    /// Our member votes, and its etcd does not run.
+    #[error("this machine's member {id} votes, but after {} s its etcd does not answer: {seen}", after.as_secs())]
+    Down {
+        /// Ours.
+        id: MemberId,
+        /// What was seen last.
+        seen: String,
+        /// How long was waited.
+        after: Duration,
+    },
     /// Members go on believing something else.
     #[error("after {} s not every member knows that {id} votes: {}", after.as_secs(), behind.join("; "))]
     NotAgreed {
@@ -233,6 +243,7 @@ impl Diagnose for EtcdJoinError {
             Self::DataDirectory { .. } => "etcd-join-data-directory",
             Self::Stalled { .. } => "etcd-join-stalled",
             Self::LearnerGone { .. } => "etcd-join-learner-gone",
+            Self::Down { .. } => "etcd-join-down",
             Self::NotAgreed { .. } => "etcd-join-not-agreed",
         }
     }
@@ -284,6 +295,10 @@ impl Diagnose for EtcdJoinError {
                     .into()
             }
             Self::LearnerGone { .. } => format!("run the same command again to add it once more; {LIST}"),
+            Self::Down { id, .. } => format!(
+                "`crictl ps -a --name etcd` and `crictl logs` show why. If they say that its log was lost or truncated, add \
+                 `--replace-member {id}` to the same command: it leaves and comes back as a new one; else run it again"
+            ),
             Self::NotAgreed { .. } => format!("run the same command again, it goes on from here; {LIST}"),
         })
     }

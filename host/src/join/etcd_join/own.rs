@@ -61,8 +61,13 @@ pub(super) enum Plan {
     EmptyAndAdd,
     /// Go on with this one.
     Adopt(Member),
-    /// Remove this one, which the user named, then add.
-    Replace(Member),
+    /// Remove this one, which the user named, and what it left in the data directory, then add.
+    Replace {
+        /// Who goes.
+        member: Member,
+        /// Whether the data directory is its.
+        holds_data: bool,
+    },
     /// Stop.
     Refuse(Conflict),
 }
@@ -101,10 +106,13 @@ pub(super) fn decide(
         };
     };
     if replace == Some(member.id) {
-        return match data {
-            Data::Empty => Plan::Replace(member.clone()),
-            data => Plan::Refuse(other_data(data)),
+        let holds_data = match data {
+            Data::Empty => false,
+            Data::Of(of) if of.cluster_id == membership.cluster_id && of.member == member.id => true,
+            Data::NoLog if recorded == Recorded::Added(member.id) => true,
+            data => return Plan::Refuse(other_data(data)),
         };
+        return Plan::Replace { member: member.clone(), holds_data };
     }
     match data {
         Data::Of(of) if of.cluster_id == membership.cluster_id && of.member == member.id => {

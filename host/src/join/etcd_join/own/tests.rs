@@ -89,12 +89,25 @@ fn never_lets_a_member_come_back_without_what_it_knew() {
 }
 
 #[test]
-fn replaces_the_named_member_and_no_other() {
+fn replaces_the_named_member_and_no_other_and_empties_only_what_is_its() {
     let own = member(2, "cp-2", PEER, false);
-    let replacing = |id, data| decide(&with(Some(own.clone())), PEER, Recorded::Nothing, data, Some(MemberId(id)));
-    assert_eq!(replacing(2, Data::Empty), Plan::Replace(own.clone()));
-    assert_eq!(replacing(3, Data::Empty), Plan::Refuse(Conflict::NotProved(own.clone())));
-    assert!(matches!(replacing(2, data(CLUSTER, 2)), Plan::Refuse(Conflict::OtherData { .. })));
+    let replacing = |id, recorded, data| decide(&with(Some(own.clone())), PEER, recorded, data, Some(MemberId(id)));
+    let replaced = |holds_data| Plan::Replace { member: own.clone(), holds_data };
+    let added = Recorded::Added(MemberId(2));
+    assert_eq!(replacing(2, Recorded::Nothing, Data::Empty), replaced(false));
+    assert_eq!(replacing(2, Recorded::Nothing, data(CLUSTER, 2)), replaced(true));
+    assert_eq!(replacing(2, added, Data::NoLog), replaced(true));
+    assert_eq!(replacing(3, Recorded::Nothing, Data::Empty), Plan::Refuse(Conflict::NotProved(own.clone())));
+    for (recorded, data) in [
+        (added, data(CLUSTER, 3)),
+        (added, data(CLUSTER + 1, 2)),
+        (added, Data::Unknown),
+        (Recorded::Nothing, Data::NoLog),
+        (Recorded::Added(MemberId(3)), Data::NoLog),
+    ] {
+        let plan = replacing(2, recorded, data);
+        assert!(matches!(plan, Plan::Refuse(Conflict::OtherData { .. })), "{recorded:?} {data:?}: {plan:?}");
+    }
 }
 
 /// Metadata of node 2 in cluster 0xc1, after the checksum record with which every log file begins.
