@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mortise::etcd::{EtcdError, Why, health, snapshot};
 
 use crate::lab::{Cluster, SOON, until};
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::Fault;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd: `make cluster`"]
@@ -48,7 +48,7 @@ async fn a_member_that_comes_back_is_asked_on_a_fresh_connection_at_once() {
 #[ignore = "needs etcd: `make cluster`"]
 async fn a_change_whose_request_or_answer_is_lost_is_unclear_and_sent_once() {
     let cluster = Cluster::of_one_behind_proxy();
-    let proxy = Proxy::in_front_of(&cluster).await;
+    let proxy = cluster.proxy();
     let client = cluster.client_of(vec![format!("https://{}:2379", cluster.proxy_address())]);
     let before = client.members().await.unwrap();
 
@@ -105,7 +105,7 @@ async fn a_snapshot_is_whole_private_and_one_that_etcd_can_read() {
 #[ignore = "needs etcd: `make cluster`"]
 async fn a_snapshot_that_breaks_off_leaves_nothing() {
     let cluster = Cluster::of_one_behind_proxy();
-    let proxy = Proxy::in_front_of(&cluster).await;
+    let proxy = cluster.proxy();
     let endpoint = format!("https://{}:2379", cluster.proxy_address());
     let client = cluster.client_of(vec![endpoint.clone()]);
     let directory = tempfile::tempdir().unwrap();

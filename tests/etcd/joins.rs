@@ -10,7 +10,7 @@ use mortise::join::etcd_join::{EtcdJoin, Joined, Manifest};
 use mortise::node::Node;
 
 use crate::lab::{Cluster, SOON, name, reporter, until};
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::Fault;
 use crate::writer::{Writer, fill, lengthen};
 
 /// Where etcd's data is below a machine's root.
@@ -139,7 +139,7 @@ async fn each_lost_request_and_answer_is_looked_up() {
     for call in ["MemberAdd", "MemberPromote", "MemberList", "Status"] {
         for fault in [Fault::Request(call), Fault::Answer(call)] {
             let cluster = Cluster::of_one_behind_proxy();
-            let proxy = Proxy::in_front_of(&cluster).await;
+            let proxy = cluster.proxy();
             let mut machine = Machine::new(&cluster, 2);
             machine.client = cluster.client_of(vec![format!("https://{}:2379", cluster.proxy_address())]);
             proxy.lose(fault);

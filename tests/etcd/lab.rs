@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,6 +14,8 @@ use mortise::journal::{Header, Journal};
 use mortise::node::{HostMachine, Node};
 use mortise::output::{Format, Reporter};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+
+use crate::proxy::{Ends, Proxy};
 
 /// How long anything may take that must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -81,6 +83,18 @@ impl Cluster {
         cluster.issue(&pki.join("healthcheck-client"), None);
         cluster.issue(&pki.join("proxy"), Some(cluster.proxy_address()));
         cluster
+    }
+
+    /// A proxy at [`Cluster::proxy_address`].
+    pub(crate) fn proxy(&self) -> Proxy {
+        let read = |name: &str| std::fs::read(self.pki().join("etcd").join(name)).expect("a file");
+        Proxy::start(Ends {
+            listener: TcpListener::bind((self.proxy_address(), 2379)).expect("a free address"),
+            target: SocketAddr::new(self.address(1).parse().expect("an address"), 2379),
+            ca: read("ca.crt"),
+            server: [read("proxy.crt"), read("proxy.key")],
+            client: [read("healthcheck-client.crt"), read("healthcheck-client.key")],
+        })
     }
 
     fn issue(&self, path: &Path, address: Option<IpAddr>) {

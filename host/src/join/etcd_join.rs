@@ -12,6 +12,7 @@
 //!
 //! - [`endpoints`]: where etcd is, from the API
 //! - [`own`]: which member is ours
+//! - [`peers`]: whether the others are reached where members talk to each other
 //! - [`disk`]: room and speed of the data directory
 //! - [`progress`]: how far the learner is
 //! - [`leave`]: members that go
@@ -36,6 +37,7 @@ pub mod endpoints;
 mod error;
 pub mod leave;
 mod own;
+mod peers;
 mod progress;
 
 pub use error::EtcdJoinError;
@@ -214,7 +216,7 @@ impl EtcdJoin<'_> {
             if own.membership.by_id(own.id).is_some_and(|member| !member.is_learner) {
                 return Ok(own.membership.clone());
             }
-            self.watch(own.id, reporter).await?;
+            self.watch(own.id, node, reporter).await?;
             let health = check_health(self.client, PHASE, reporter).await?;
             self.check_space(health.db_bytes(), node)?;
             // The commit point: from here on the others count on this member, and nothing is undone.
@@ -260,25 +262,36 @@ impl EtcdJoin<'_> {
             );
             reporter.warn(Some(PHASE), text);
         }
+        if plan == Plan::EmptyAndAdd {
+            // First: it takes the room that is asked for next.
+            self.empty(node, reporter)?;
+        }
+        self.check_peers(health, reporter).await?;
         self.check_space(health.db_bytes(), node)?;
         self.check_speed(node, reporter)?;
         self.save_snapshot(node, reporter).await?;
-        match plan {
-            Plan::Replace(member) => replace_member(self.client, member.id, self.timeout, reporter).await?,
-            Plan::EmptyAndAdd => {
-                let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
-                let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
-                // No line in the journal: the directory was noted as empty before the join.
-                std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
-                    action: "empty",
-                    path,
-                    source,
-                })?;
-                step.done("it had the data of this machine's learner that is a member no more");
+        if let Plan::Replace { member, holds_data } = plan {
+            replace_member(self.client, member.id, self.timeout, reporter).await?;
+            if holds_data {
+                // Its etcd ends by itself, if it still ran: it is a member no more.
+                self.empty(node, reporter)?;
             }
-            _ => {}
         }
         self.add(node, reporter).await
+    }
+
+    /// Removes what this machine's removed learner left.
+    fn empty(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+        let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
+        let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
+        // No line in the journal: the directory was noted as empty before the join.
+        std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "empty",
+            path,
+            source,
+        })?;
+        step.done("it had the data of this machine's member that is one no more");
+        Ok(())
     }
 
     fn has_begun(&self, node: &Node) -> bool {
@@ -324,16 +337,29 @@ impl EtcdJoin<'_> {
         Ok(node.journal().intend(effect).map_err(crate::node::NodeError::from)?)
     }
 
+    async fn check_peers(&self, health: &Health, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+        let step = reporter.step(PHASE, "reach the other members");
+        let unreached = peers::unreached_of(health).await;
+        if !unreached.is_empty() {
+            return Err(EtcdJoinError::Peers { unreached });
+        }
+        step.done("those that are up answer at their peer URLs");
+        Ok(())
+    }
+
     fn check_space(&self, db_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
+        // What the learner has written already is the database.
+        let there = matches!(own::read_data(&node.locate(self.data_dir)), Ok(Data::Of(_)));
+        self.require_free(if there { disk::RUNNING_BYTES } else { disk::needed_bytes(db_bytes) }, node)
+    }
+
+    fn require_free(&self, needed_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
         let directory = node.locate(self.data_dir);
         let free_bytes = disk::free_bytes(&directory).map_err(|source| EtcdJoinError::DataDirectory {
             action: "measure",
-            path: directory.clone(),
+            path: directory,
             source,
         })?;
-        // What the learner has written already is the database.
-        let there = matches!(own::read_data(&directory), Ok(Data::Of(_)));
-        let needed_bytes = if there { disk::needed_bytes(0) / 2 } else { disk::needed_bytes(db_bytes) };
         if free_bytes < needed_bytes {
             return Err(EtcdJoinError::Space { path: self.data_dir.to_owned(), free_bytes, needed_bytes });
         }
@@ -402,8 +428,7 @@ impl EtcdJoin<'_> {
             match error.refusal() {
                 Some(Refusal::TooManyLearners) => {
                     let membership = self.client.members().await?;
-                    let learners: Vec<&Member> = membership.learners().collect();
-                    let whose: Vec<String> = learners.iter().map(ToString::to_string).collect();
+                    let learners: Vec<Member> = membership.learners().cloned().collect();
                     let ids: Vec<MemberId> = learners.iter().map(|member| member.id).collect();
                     if ids != in_the_way {
                         // Somebody else's turn came: the line moves.
@@ -411,9 +436,9 @@ impl EtcdJoin<'_> {
                         deadline = Instant::now() + self.timeout;
                     } else if left.is_zero() {
                         let _ = self.void(entry, node);
-                        return Err(EtcdJoinError::Slot { whose, after: self.timeout });
+                        return Err(EtcdJoinError::Slot { learners, after: self.timeout });
                     }
-                    let text = format!("etcd takes one learner at a time; now it has {}", whose.join("; "));
+                    let text = format!("etcd takes one learner at a time; now it has {}", told(&learners));
                     self.wait_for_slot(&in_the_way, deadline, &text, reporter).await?;
                     continue;
                 }
@@ -492,7 +517,7 @@ impl EtcdJoin<'_> {
     }
 
     /// Waits until the learner is in step with its leader.
-    async fn watch(&self, id: MemberId, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+    async fn watch(&self, id: MemberId, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
         let step = reporter.step(PHASE, "bring the learner in step");
         let mut words = Words::to(reporter);
         let started = Instant::now();
@@ -543,7 +568,14 @@ impl EtcdJoin<'_> {
             words.tell(PHASE, format!("learner {id}: {seen}"), left);
             tokio::time::sleep(POLL).await;
         }
-        Err(EtcdJoinError::Stalled { id, seen, after: self.timeout })
+        // The two reasons that can be seen from here.
+        self.require_free(disk::RUNNING_BYTES, node)?;
+        let unreached = match self.client.members().await {
+            Ok(membership) => peers::unreached_in(&membership).await,
+            // That they do not answer is in what was seen.
+            Err(_) => Vec::new(),
+        };
+        Err(EtcdJoinError::Stalled { id, seen, after: self.timeout, unreached })
     }
 
     async fn promote(&self, id: MemberId, reporter: &Reporter) -> Result<Membership, EtcdJoinError> {
@@ -595,16 +627,22 @@ impl EtcdJoin<'_> {
         let mut asked: Vec<String> = others.filter_map(|member| member.client_urls.first().cloned()).collect();
         asked.push(self.client_url.to_owned());
         self.client.use_endpoints(asked.clone());
+        let mut words = Words::to(reporter);
         loop {
             let answers = asked.iter().map(|endpoint| self.client.members_known_to(endpoint));
             let answers = futures::future::join_all(answers).await;
             let mut behind = Vec::new();
+            let mut own_is_down = None;
             for (endpoint, answer) in asked.iter().zip(answers) {
                 match answer {
                     Ok(known) if known.by_id(id).is_some_and(|member| !member.is_learner) => {}
                     Ok(_) => behind.push(format!("`{endpoint}` does not know it")),
+                    Err(error @ EtcdError::Unreachable { .. }) if endpoint == self.client_url => {
+                        own_is_down = Some(error.to_string());
+                        behind.push(error.to_string());
+                    }
                     // One that is down learns it from the log when it is back.
-                    Err(EtcdError::Unreachable { .. }) if endpoint != self.client_url => {}
+                    Err(EtcdError::Unreachable { .. }) => {}
                     Err(error) => behind.push(error.to_string()),
                 }
             }
@@ -614,9 +652,12 @@ impl EtcdJoin<'_> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(EtcdJoinError::NotAgreed { id, behind, after: self.timeout });
+                return Err(match own_is_down {
+                    Some(seen) => EtcdJoinError::Down { id, seen, after: self.timeout },
+                    None => EtcdJoinError::NotAgreed { id, behind, after: self.timeout },
+                });
             }
-            reporter.waiting(PHASE, behind.join("; "), left);
+            words.tell(PHASE, behind.join("; "), left);
             tokio::time::sleep(POLL).await;
         }
     }
@@ -665,6 +706,11 @@ fn initial_cluster(membership: &Membership, own: MemberId, name: &str) -> String
         member.peer_urls.iter().map(move |url| format!("{name}={url}"))
     });
     pairs.collect::<Vec<_>>().join(",")
+}
+
+/// Name, id and peer URL of each.
+fn told(members: &[Member]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn line(member: &Member) -> String {

@@ -5,12 +5,18 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::CLUSTER_FILE;
-use crate::api::ApiError;
+use crate::api::{ApiError, TlsProblem};
 use crate::error::{Diagnose, ExitCode};
 use crate::join::tls_bootstrap;
 use crate::kubeconfig::KubeconfigError;
 use crate::node::NodeError;
 use crate::pki::Pin;
+
+/// What an API server lacks that runs and does not do anything, and what brings it back. With two voters of etcd the loss of
+/// one is that of the quorum.
+const WITHOUT_ETCD: &str = "If etcd has no quorum, start the control planes that are down; where one of two is gone for \
+                            good, add `--force-new-cluster` to /etc/kubernetes/manifests/etcd.yaml of the other one, and \
+                            take it out again when etcd is up";
 
 /// Why the cluster is not known, or not to be trusted.
 #[derive(Debug, Error)]
@@ -188,6 +194,25 @@ fn list(pins: &[Pin]) -> String {
 /// Makes a new token and prints the whole line.
 const NEW_TOKEN: &str = "`kubeadm token create --print-join-command` on a control-plane node";
 
+/// Whether nobody is there, or somebody who can do nothing.
+fn is_down(error: &ApiError) -> bool {
+    match error {
+        ApiError::Refused { .. } | ApiError::Timeout { .. } | ApiError::Connect { .. } | ApiError::Broken { .. } => {
+            true
+        }
+        ApiError::Tls { problem, .. } => *problem == TlsProblem::Closed,
+        error => error.status().is_some_and(|code| code >= 500),
+    }
+}
+
+fn no_answer_hint(endpoint: &str) -> String {
+    let endpoint = endpoint.strip_prefix("https://").unwrap_or(endpoint);
+    format!(
+        "`curl -k https://{endpoint}/readyz?verbose` shows whether the API server runs, and what it lacks; look at the \
+         address and firewalls if nobody answers. {WITHOUT_ETCD}"
+    )
+}
+
 impl Diagnose for DiscoveryError {
     fn code(&self) -> &'static str {
         match self {
@@ -221,16 +246,18 @@ impl Diagnose for DiscoveryError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Unanswered { endpoint, source } if is_down(source) => no_answer_hint(endpoint),
             Self::Unanswered { source, .. } | Self::Credential { source } => return source.hint(),
             Self::Server { .. } => {
                 "look at `server` and `certificate-authority-data` in ConfigMap `kube-public/cluster-info` or the \
                  discovery file"
                     .into()
             }
-            Self::PublicAccessClosed { .. } => {
-                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`"
-                    .into()
-            }
+            // An API server that was started without etcd knows no rule yet, and refuses everybody.
+            Self::PublicAccessClosed { endpoint, .. } => format!(
+                "copy a kubeconfig with a credential from a control-plane node and use it with `--discovery-file`. \
+                 {WITHOUT_ETCD}, which `curl -k https://{endpoint}/readyz?verbose` tells"
+            ),
             Self::NoClusterInfo { endpoint } => format!(
                 "`{endpoint}` may be the API server of a cluster that kubeadm did not make, or `kubeadm init` is not done; a \
                  kubeconfig works with `--discovery-file`"

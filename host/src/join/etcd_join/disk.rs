@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// What a member needs beside the database: two log segments of 64 MiB that etcd makes in full, and as much to grow.
 const BESIDE_DATABASE_BYTES: u64 = 256 << 20;
+/// What a member that runs must have left: it makes the next two segments ahead.
+pub(super) const RUNNING_BYTES: u64 = BESIDE_DATABASE_BYTES / 2;
 /// As many writes as give a median worth the name and take no time on a good disk.
 const WRITES: usize = 9;
 /// About what etcd appends for one request.

@@ -11,13 +11,18 @@ use super::own::Conflict;
 use crate::api::ApiError;
 use crate::error::{Diagnose, ExitCode};
 use crate::etcd::snapshot::SnapshotError;
-use crate::etcd::{EtcdError, MemberId};
+use crate::etcd::{EtcdError, Member, MemberId};
 use crate::node::{NodeError, file_hint};
 
 /// What shows the members, with kubeadm's certificates.
 const LIST: &str = "`kubectl -n kube-system exec etcd-<node> -- etcdctl --cacert=/etc/kubernetes/pki/etcd/ca.crt \
                     --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt \
                     --key=/etc/kubernetes/pki/etcd/healthcheck-client.key member list -w table` shows the members";
+
+/// What lets members talk to each other.
+const OPEN_PORTS: &str = "open port 2380 between the control planes, both ways (`nft list ruleset` or `iptables -S` shows what \
+                          is closed here, `timeout 3 bash -c '< /dev/tcp/ADDRESS/2380'` tries one), then run the same \
+                          command again";
 
 /// Why the phase ended.
 #[derive(Debug, Error)]
@@ -96,10 +101,10 @@ pub enum EtcdJoinError {
         member: String,
     },
     /// Another learner is in the way.
-    #[error("etcd takes one learner at a time, and after {} s it still has {}", after.as_secs(), whose.join("; "))]
+    #[error("etcd takes one learner at a time, and after {} s it still has {}", after.as_secs(), super::told(learners))]
     Slot {
-        /// Name, peer URL and id of each.
-        whose: Vec<String>,
+        /// Those that there are.
+        learners: Vec<Member>,
         /// How long was waited.
         after: Duration,
     },
@@ -112,6 +117,12 @@ pub enum EtcdJoinError {
         after: Duration,
         /// The last answer.
         source: Box<EtcdError>,
+    },
+    /// Members that are up are not reached where members talk to each other.
+    #[error("this machine does not reach {} where etcd's members talk to each other", unreached.join("; "))]
+    Peers {
+        /// Name, id and peer URL of each, with the reason.
+        unreached: Vec<String>,
     },
     /// The disk is too small.
     #[error("`{path}` has {} free, and a member needs {}", size(*free_bytes), size(*needed_bytes))]
@@ -142,7 +153,7 @@ pub enum EtcdJoinError {
         source: io::Error,
     },
     /// The learner does not come forward.
-    #[error("the learner {id} made no progress for {} s: {seen}", after.as_secs())]
+    #[error("the learner {id} made no progress for {} s: {seen}{}", after.as_secs(), and_unreached(unreached))]
     Stalled {
         /// Ours.
         id: MemberId,
@@ -150,12 +161,24 @@ pub enum EtcdJoinError {
         seen: String,
         /// How long.
         after: Duration,
+        /// Members that this machine does not reach at their peer URLs, each with the reason.
+        unreached: Vec<String>,
     },
     /// Somebody removed the learner.
     #[error("the learner {id} is gone: somebody removed it from etcd")]
     LearnerGone {
         /// Ours.
         id: MemberId,
+    },
+    /// Our member votes, and its etcd does not run.
+    #[error("this machine's member {id} votes, but after {} s its etcd does not answer: {seen}", after.as_secs())]
+    Down {
+        /// Ours.
+        id: MemberId,
+        /// What was seen last.
+        seen: String,
+        /// How long was waited.
+        after: Duration,
     },
     /// Members go on believing something else.
     #[error("after {} s not every member knows that {id} votes: {}", after.as_secs(), behind.join("; "))]
@@ -171,6 +194,10 @@ pub enum EtcdJoinError {
 
 fn silent_pods(silent: &[String]) -> String {
     if silent.is_empty() { String::new() } else { format!(" (without the annotation: {})", silent.join(", ")) }
+}
+
+fn and_unreached(unreached: &[String]) -> String {
+    if unreached.is_empty() { String::new() } else { format!("; not reached from here: {}", unreached.join("; ")) }
 }
 
 fn conflict_text(conflict: &Conflict, data_dir: &std::path::Path) -> String {
@@ -210,11 +237,13 @@ impl Diagnose for EtcdJoinError {
             Self::LastVoter { .. } => "etcd-last-voter",
             Self::Slot { .. } => "etcd-join-slot",
             Self::GaveUp { .. } => "etcd-join-gave-up",
+            Self::Peers { .. } => "etcd-join-peers",
             Self::Space { .. } => "etcd-join-space",
             Self::SlowDisk { .. } => "etcd-join-slow-disk",
             Self::DataDirectory { .. } => "etcd-join-data-directory",
             Self::Stalled { .. } => "etcd-join-stalled",
             Self::LearnerGone { .. } => "etcd-join-learner-gone",
+            Self::Down { .. } => "etcd-join-down",
             Self::NotAgreed { .. } => "etcd-join-not-agreed",
         }
     }
@@ -247,22 +276,29 @@ impl Diagnose for EtcdJoinError {
             Self::LastVoter { .. } => {
                 "let another control plane join first; `--force` goes on, and the cluster ends with this machine".into()
             }
-            Self::Slot { .. } => format!(
-                "wait until it votes and run the same command again; if its machine is gone, `etcdctl member remove ID`. \
-                 {LIST}"
+            Self::Slot { learners, .. } => format!(
+                "wait until it votes and run the same command again; if its machine is gone, add `--replace-member {}` to \
+                 it, which removes that learner first",
+                learners.first().map_or_else(|| "ID".to_owned(), |learner| learner.id.to_string())
             ),
             Self::GaveUp { source, .. } => return source.hint(),
+            Self::Peers { .. } => OPEN_PORTS.into(),
             Self::Space { path, .. } => format!("`df -h {}` shows the file system; free space on it", path.display()),
             Self::SlowDisk { path, .. } => {
                 format!("`findmnt -T {}` shows the file system; etcd wants an SSD of its own", path.display())
             }
             Self::DataDirectory { path, source, .. } => return file_hint(source, path),
+            Self::Stalled { unreached, .. } if !unreached.is_empty() => OPEN_PORTS.into(),
             Self::Stalled { .. } => {
-                "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here; ports \
-                                     2379 and 2380 have to be open between the control planes"
+                "`crictl ps -a --name etcd` and `crictl logs` show why etcd does not run here, `df -h` whether there is room \
+                 for it; port 2380 of this machine has to be open to the other control planes"
                     .into()
             }
             Self::LearnerGone { .. } => format!("run the same command again to add it once more; {LIST}"),
+            Self::Down { id, .. } => format!(
+                "`crictl ps -a --name etcd` and `crictl logs` show why. If they say that its log was lost or truncated, add \
+                 `--replace-member {id}` to the same command: it leaves and comes back as a new one; else run it again"
+            ),
             Self::NotAgreed { .. } => format!("run the same command again, it goes on from here; {LIST}"),
         })
     }

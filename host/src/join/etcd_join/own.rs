@@ -38,6 +38,9 @@ pub(super) enum Data {
     Empty,
     /// A member's.
     Of(Identity),
+    /// Files without a log: etcd began there and came no further, for example because it reached no other member. To etcd
+    /// such a member has never been up (server/etcdserver/bootstrap.go, `haveWAL`).
+    NoLog,
     /// Something that does not tell whose it is.
     Unknown,
 }
@@ -58,8 +61,13 @@ pub(super) enum Plan {
     EmptyAndAdd,
     /// Go on with this one.
     Adopt(Member),
-    /// Remove this one, which the user named, then add.
-    Replace(Member),
+    /// Remove this one, which the user named, and what it left in the data directory, then add.
+    Replace {
+        /// Who goes.
+        member: Member,
+        /// Whether the data directory is its.
+        holds_data: bool,
+    },
     /// Stop.
     Refuse(Conflict),
 }
@@ -92,21 +100,26 @@ pub(super) fn decide(
             (Data::Of(of), Recorded::Added(id)) if of.cluster_id == membership.cluster_id && of.member == id => {
                 Plan::EmptyAndAdd
             }
+            // The directory was empty before the learner that the journal has, and no log means that it agreed to nothing.
+            (Data::NoLog, Recorded::Added(_)) => Plan::EmptyAndAdd,
             (data, _) => Plan::Refuse(other_data(data)),
         };
     };
     if replace == Some(member.id) {
-        return match data {
-            Data::Empty => Plan::Replace(member.clone()),
-            data => Plan::Refuse(other_data(data)),
+        let holds_data = match data {
+            Data::Empty => false,
+            Data::Of(of) if of.cluster_id == membership.cluster_id && of.member == member.id => true,
+            Data::NoLog if recorded == Recorded::Added(member.id) => true,
+            data => return Plan::Refuse(other_data(data)),
         };
+        return Plan::Replace { member: member.clone(), holds_data };
     }
     match data {
         Data::Of(of) if of.cluster_id == membership.cluster_id && of.member == member.id => {
             return Plan::Adopt(member.clone());
         }
         Data::Of(_) => return Plan::Refuse(other_data(data)),
-        Data::Empty | Data::Unknown => {}
+        Data::Empty | Data::NoLog | Data::Unknown => {}
     }
     let ours = match recorded {
         Recorded::Nothing => false,
@@ -123,7 +136,7 @@ pub(super) fn decide(
 fn other_data(data: Data) -> Conflict {
     let of = match data {
         Data::Of(of) => Some((format!("{:x}", of.cluster_id), of.member.to_string())),
-        Data::Empty | Data::Unknown => None,
+        Data::Empty | Data::NoLog | Data::Unknown => None,
     };
     Conflict::OtherData { of }
 }
@@ -138,13 +151,13 @@ pub(super) fn read_data(directory: &Path) -> io::Result<Data> {
     let mut logs: Vec<_> = match fs::read_dir(member.join("wal")) {
         Ok(entries) => entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect(),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Data::Unknown);
+            return Ok(Data::NoLog);
         }
         Err(error) => return Err(error),
     };
     logs.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     logs.sort();
-    let Some(first) = logs.first() else { return Ok(Data::Unknown) };
+    let Some(first) = logs.first() else { return Ok(Data::NoLog) };
     let mut head = Vec::new();
     fs::File::open(first)?.take(MAX_HEAD_BYTES).read_to_end(&mut head)?;
     Ok(identity(&head).map_or(Data::Unknown, Data::Of))

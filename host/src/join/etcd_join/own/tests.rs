@@ -32,13 +32,17 @@ fn adds_where_nobody_has_our_url_and_there_is_no_data() {
 #[test]
 fn empties_only_what_our_own_removed_learner_left() {
     let added = Recorded::Added(MemberId(2));
-    assert_eq!(decided(None, added, data(CLUSTER, 2)), Plan::EmptyAndAdd);
+    for data in [data(CLUSTER, 2), Data::NoLog] {
+        assert_eq!(decided(None, added, data), Plan::EmptyAndAdd);
+    }
     for (recorded, data) in [
         (added, data(CLUSTER, 3)),
         (added, data(CLUSTER + 1, 2)),
         (added, Data::Unknown),
         (Recorded::Intended, data(CLUSTER, 2)),
+        (Recorded::Intended, Data::NoLog),
         (Recorded::Nothing, data(CLUSTER, 2)),
+        (Recorded::Nothing, Data::NoLog),
     ] {
         let plan = decided(None, recorded, data);
         assert!(matches!(plan, Plan::Refuse(Conflict::OtherData { .. })), "{recorded:?} {data:?}: {plan:?}");
@@ -49,7 +53,9 @@ fn empties_only_what_our_own_removed_learner_left() {
 fn adopts_an_unstarted_learner_only_where_the_journal_says_so() {
     let learner = member(2, "", PEER, true);
     for recorded in [Recorded::Intended, Recorded::Added(MemberId(2))] {
-        assert_eq!(decided(Some(learner.clone()), recorded, Data::Empty), Plan::Adopt(learner.clone()));
+        for data in [Data::Empty, Data::NoLog] {
+            assert_eq!(decided(Some(learner.clone()), recorded, data), Plan::Adopt(learner.clone()));
+        }
     }
     for recorded in [Recorded::Nothing, Recorded::Added(MemberId(3))] {
         let plan = decided(Some(learner.clone()), recorded, Data::Empty);
@@ -73,7 +79,7 @@ fn adopts_by_the_ids_in_the_data_directory_whatever_the_journal_says() {
 #[test]
 fn never_lets_a_member_come_back_without_what_it_knew() {
     for own in [member(2, "cp-2", PEER, false), member(2, "cp-2", PEER, true), member(2, "", PEER, false)] {
-        for data in [Data::Empty, Data::Unknown] {
+        for data in [Data::Empty, Data::NoLog, Data::Unknown] {
             let plan = decided(Some(own.clone()), Recorded::Added(MemberId(2)), data);
             assert_eq!(plan, Plan::Refuse(Conflict::DataGone(own.clone())));
             let plan = decided(Some(own.clone()), Recorded::Nothing, data);
@@ -83,12 +89,25 @@ fn never_lets_a_member_come_back_without_what_it_knew() {
 }
 
 #[test]
-fn replaces_the_named_member_and_no_other() {
+fn replaces_the_named_member_and_no_other_and_empties_only_what_is_its() {
     let own = member(2, "cp-2", PEER, false);
-    let replacing = |id, data| decide(&with(Some(own.clone())), PEER, Recorded::Nothing, data, Some(MemberId(id)));
-    assert_eq!(replacing(2, Data::Empty), Plan::Replace(own.clone()));
-    assert_eq!(replacing(3, Data::Empty), Plan::Refuse(Conflict::NotProved(own.clone())));
-    assert!(matches!(replacing(2, data(CLUSTER, 2)), Plan::Refuse(Conflict::OtherData { .. })));
+    let replacing = |id, recorded, data| decide(&with(Some(own.clone())), PEER, recorded, data, Some(MemberId(id)));
+    let replaced = |holds_data| Plan::Replace { member: own.clone(), holds_data };
+    let added = Recorded::Added(MemberId(2));
+    assert_eq!(replacing(2, Recorded::Nothing, Data::Empty), replaced(false));
+    assert_eq!(replacing(2, Recorded::Nothing, data(CLUSTER, 2)), replaced(true));
+    assert_eq!(replacing(2, added, Data::NoLog), replaced(true));
+    assert_eq!(replacing(3, Recorded::Nothing, Data::Empty), Plan::Refuse(Conflict::NotProved(own.clone())));
+    for (recorded, data) in [
+        (added, data(CLUSTER, 3)),
+        (added, data(CLUSTER + 1, 2)),
+        (added, Data::Unknown),
+        (Recorded::Nothing, Data::NoLog),
+        (Recorded::Added(MemberId(3)), Data::NoLog),
+    ] {
+        let plan = replacing(2, recorded, data);
+        assert!(matches!(plan, Plan::Refuse(Conflict::OtherData { .. })), "{recorded:?} {data:?}: {plan:?}");
+    }
 }
 
 /// Metadata of node 2 in cluster 0xc1, after the checksum record with which every log file begins.
@@ -120,14 +139,17 @@ fn reads_the_ids_at_the_beginning_of_a_log() {
 }
 
 #[test]
-fn a_directory_without_a_member_is_empty_and_a_member_without_a_log_unknown() {
+fn tells_a_directory_without_a_member_and_a_member_without_a_log_from_one_that_says_whose_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     assert_eq!(read_data(&path.join("absent")).unwrap(), Data::Empty);
     fs::create_dir(path.join("lost+found")).unwrap();
     assert_eq!(read_data(path).unwrap(), Data::Empty);
     fs::create_dir_all(path.join("member/wal")).unwrap();
+    assert_eq!(read_data(path).unwrap(), Data::NoLog);
+    let log = path.join("member/wal/0000000000000000-0000000000000000.wal");
+    fs::write(&log, "").unwrap();
     assert_eq!(read_data(path).unwrap(), Data::Unknown);
-    fs::write(path.join("member/wal/0000000000000000-0000000000000000.wal"), head()).unwrap();
+    fs::write(&log, head()).unwrap();
     assert_eq!(read_data(path).unwrap(), data(CLUSTER, 2));
 }

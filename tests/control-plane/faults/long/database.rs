@@ -1,0 +1,43 @@
+//! A database of one gigabyte.
+
+use crate::faults::site::{PATIENT, Site};
+use crate::lab::{self, READY};
+
+/// etcd takes requests of 1.5 MiB.
+const FILL: &str = "head -c 1000000 /dev/zero | tr '\\0' x > /run/value
+for i in $(seq 1000); do etcdctl put /fill/$i < /run/value > /dev/null || exit 1; done";
+#[test]
+#[ignore = "needs a cluster: root, 5 min, 4 GiB of memory"]
+fn a_gigabyte_is_learned_and_costs_the_join_itself_nothing() {
+    let site = Site::up(1);
+    let small = measured(&site, "n2");
+    site.leaves("n2");
+    site.shell("n1", FILL);
+    let status = site.cluster.etcdctl("n1", &["endpoint", "status", "-w", "table"]).unwrap();
+    assert!(status.contains("1.0 GB"), "{status}");
+    let large = measured(&site, "n2");
+    eprintln!("memory: {} KiB, with 1 GB {} KiB", small, large);
+    // Its memory is the same whatever it waits for; buffers of a copy would show.
+    assert!(large < small + (16 << 10), "{large} KiB, and {small} KiB without");
+    let held = site.cluster.etcdctl("n2", &["get", "/fill/", "--prefix", "--count-only", "-w", "fields"]).unwrap();
+    assert!(held.contains("\"Count\" : 1000"), "{held}");
+    lab::answers_alone(&site.cluster, "n2");
+    site.ends_with("one gigabyte", &["n1", "n2"]);
+}
+
+/// Joins a node; the most memory that mortise had, in KiB.
+fn measured(site: &Site, node: &str) -> u64 {
+    site.cluster.add(node).unwrap();
+    let joining = site.join(node, PATIENT, &[]);
+    let mut most = 0;
+    lab::wait_until("the end of the join", READY, || {
+        // The high-water mark of a process that is there; its last one is that of the whole join.
+        let status = site.shell(node, "for pid in $(pgrep -x mortise); do grep VmHWM /proc/$pid/status; done; true");
+        let marks = status.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        most = marks.fold(most, u64::max);
+        if status.is_empty() { Ok(()) } else { Err(status) }
+    });
+    joining.ends().succeeded();
+    site.cluster.wait_for_ready(node, READY).unwrap();
+    most
+}
