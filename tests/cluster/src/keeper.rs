@@ -24,6 +24,9 @@ pub(crate) const OWN_GROUP: &str = "cluster";
 pub(crate) const BRIDGE: &str = "mo-br";
 /// Locally administered.
 const BRIDGE_HARDWARE_ADDRESS: &str = "02:00:00:00:00:01";
+const INOTIFY_INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// Fifty control planes; the usual 128 end with the seventh.
+const MINIMUM_INOTIFY_INSTANCES: u32 = 1024;
 
 /// Keeps a cluster until its first process or its owner ends, then removes what is left.
 pub(crate) fn keep(cluster: &ClusterName, owner: Option<i32>) -> Result<ExitCode> {
@@ -69,6 +72,7 @@ fn open_owner(pid: i32) -> Result<std::os::fd::OwnedFd> {
 pub(crate) fn cluster_init(cluster: &ClusterName) -> Result<ExitCode> {
     let own = Identity::current()?;
     lay_bridge()?;
+    allow_inotify_instances()?;
     let program = std::env::current_exe().context("finding this program")?;
     Command::new(&program)
         .args(["balance", cluster.as_str()])
@@ -100,6 +104,17 @@ fn lay_bridge() -> Result<()> {
     }
     // Nodes talk to each other's Pods through the bridge's address only if somebody forwards.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("switching on forwarding on the bridge")
+}
+
+/// Raises what this machine grants one user, never lowers it. A control plane takes about 18 (kubelet, containerd), all
+/// nodes are root's, and a kubelet that is refused one ends.
+fn allow_inotify_instances() -> Result<()> {
+    let granted = fs::read_to_string(INOTIFY_INSTANCES).context("reading the limit of inotify instances")?;
+    if granted.trim().parse::<u32>().is_ok_and(|granted| granted >= MINIMUM_INOTIFY_INSTANCES) {
+        return Ok(());
+    }
+    fs::write(INOTIFY_INSTANCES, MINIMUM_INOTIFY_INSTANCES.to_string())
+        .context("raising the limit of inotify instances")
 }
 
 /// Starts a keeper that outlives the caller, and returns it once the cluster's first process runs.

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mortise_cluster::{Cluster, IGNORED_PREFLIGHT_ERRORS, UpOptions};
 
 const READY_LIMIT: Duration = Duration::from_secs(120);
+const INTERVAL: Duration = Duration::from_millis(200);
 /// Connections, each a new one: with two backends every second one would go to the wrong one.
 const REQUESTS: usize = 20;
 
@@ -29,8 +30,18 @@ fn a_fresh_line_makes_a_third_control_plane_and_the_cluster_survives_the_first()
     cluster.etcdctl("n3", &["--cacert=/etc/kubernetes/pki/etcd/ca.crt", "endpoint", "health"]).unwrap();
     cluster.power_off("n1").unwrap();
     assert_ne!(cluster.control_plane().unwrap(), "n1");
+    wait_for_answer(&cluster);
     for _ in 0..REQUESTS {
         assert_eq!(cluster.kubectl(&["get", "--raw", "/livez/ping"]).unwrap(), "ok");
+    }
+}
+
+/// Until a request is answered: the members that are left elect a leader first, and no API server is ready meanwhile.
+fn wait_for_answer(cluster: &Cluster) {
+    let deadline = Instant::now() + READY_LIMIT;
+    while let Err(error) = cluster.kubectl(&["get", "--raw", "/livez/ping", "--request-timeout=5s"]) {
+        assert!(Instant::now() < deadline, "{error:#}");
+        std::thread::sleep(INTERVAL);
     }
 }
 
