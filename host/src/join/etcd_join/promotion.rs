@@ -88,13 +88,27 @@ impl EtcdJoin<'_> {
     /// and where that is in the snapshot that it starts with, it notices after 7 s only (etcd 3.7, `publishV3`: its request is
     /// done when it applies the entry, and this one it never does).
     async fn own_state(&self, limit: Duration) -> Result<OwnState, EtcdError> {
-        if let Some(url) = self.metrics_url
-            && let Ok(told) = metrics::read(url).await
-        {
-            return Ok(OwnState { id: told.id, applied_index: told.applied_index, has_leader: told.has_leader });
+        tokio::select! {
+            biased;
+            told = self.told_by_metrics() => {
+                Ok(OwnState { id: told.id, applied_index: told.applied_index, has_leader: told.has_leader })
+            }
+            status = self.client.status_of_starting(self.client_url, limit) => {
+                let status = status?;
+                Ok(OwnState { id: status.id, applied_index: status.applied_index, has_leader: status.leader.is_some() })
+            }
         }
-        let status = self.client.status_of_starting(self.client_url, limit).await?;
-        Ok(OwnState { id: status.id, applied_index: status.applied_index, has_leader: status.leader.is_some() })
+    }
+
+    /// Never, where it serves none.
+    async fn told_by_metrics(&self) -> metrics::Told {
+        let Some(url) = self.metrics_url else { return std::future::pending().await };
+        loop {
+            if let Ok(told) = metrics::read(url).await {
+                return told;
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     pub(super) async fn promote(&self, id: MemberId, reporter: &Reporter) -> Result<Membership, EtcdJoinError> {
