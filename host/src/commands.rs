@@ -90,6 +90,9 @@ fn prepare(
         facts.warm_up();
         facts
     };
+    if extent == Extent::Everything && plan.is_none() {
+        readahead::read_kubelet_ahead(facts.clone());
+    }
     let store = Store::of(&root);
     let lock = Lock::load(&Lock::path(&root))?;
     if let Some(bundle) = &settings.bundle {

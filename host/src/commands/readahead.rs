@@ -1,17 +1,36 @@
-//! This program, read into the page cache at once.
+//! Programs, read into the page cache before they are needed.
 //!
-//! A node joins once, so this program starts cold, and its pages would come from the disk a few at a time, for the host and
-//! its runner alike. Asked for together they come as fast as the disk reads. (The kubelet's were tried, too: it has four
-//! times the size, and everything else waited behind it.)
+//! A node joins once, so this program and the kubelet start cold, and their pages would come from the disk a few at a
+//! time. Asked for together they come as fast as the disk reads. This program's come first, for host and runner alike. The
+//! kubelet has four times the size, and everything else would wait behind it: its turn comes when it has said its version,
+//! from when on a join waits for the network more than for the disk.
 
 use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{Advice, fadvise};
 
-/// Begins to read. Where that is not possible, the pages come one by one.
+use crate::facts::{Fact, FactRequest, FactSource};
+
+/// Begins to read this program. Where that is not possible, the pages come one by one.
 pub(super) fn read_program_ahead() {
-    let read = || {
-        if let Ok(program) = File::open("/proc/self/exe") {
+    read("/proc/self/exe".into());
+}
+
+/// Begins to read the kubelet once it has said its version.
+pub(super) fn read_kubelet_ahead(facts: Arc<dyn FactSource>) {
+    drop(tokio::spawn(async move {
+        let request = FactRequest::Executable { name: "kubelet".into() };
+        if let Ok(Fact::Executable(Some(kubelet))) = facts.ask(&request).await {
+            read(kubelet.path.into());
+        }
+    }));
+}
+
+fn read(program: PathBuf) {
+    let read = move || {
+        if let Ok(program) = File::open(program) {
             // A hint: a file system that does not take it is no reason to tell anybody.
             let _ = fadvise(&program, 0, None, Advice::WillNeed);
         }
