@@ -127,6 +127,10 @@ impl Cluster {
         format!("https://{}:2379", self.address(index))
     }
 
+    pub(crate) fn metrics_url(&self, index: u8) -> String {
+        format!("http://{}:2381", self.address(index))
+    }
+
     /// Root of a machine: its data directory and journal.
     pub(crate) fn root(&self, index: u8) -> PathBuf {
         let root = self.directory.path().join(name(index));
@@ -190,6 +194,7 @@ impl Cluster {
             .arg(format!("--listen-client-urls={}", self.client_url(index)))
             .arg(format!("--initial-advertise-peer-urls={}", self.peer_url(index)))
             .arg(format!("--listen-peer-urls={}", self.peer_url(index)))
+            .arg(format!("--listen-metrics-urls={}", self.metrics_url(index)))
             .arg(format!("--cert-file={}", path("server.crt")))
             .arg(format!("--key-file={}", path("server.key")))
             .arg(format!("--peer-cert-file={}", path("server.crt")))

@@ -129,10 +129,24 @@ pub fn quorum(voters: usize) -> usize {
 ///
 /// Where no member tells who the members are.
 pub async fn look(client: &Client) -> Result<Health, EtcdError> {
-    let (membership, agreed) = match client.members().await {
+    look_at(client, |_| true).await
+}
+
+/// The same of those that vote: a learner may keep everybody waiting while it starts.
+///
+/// # Errors
+///
+/// As [`look`].
+pub async fn look_at_voters(client: &Client) -> Result<Health, EtcdError> {
+    look_at(client, |member| !member.is_learner).await
+}
+
+async fn look_at(client: &Client, wanted: impl Fn(&Member) -> bool) -> Result<Health, EtcdError> {
+    let (mut membership, agreed) = match client.members().await {
         Ok(membership) => (membership, true),
         Err(error) => (known_to_anyone(client).await.ok_or(error)?, false),
     };
+    membership.members.retain(wanted);
     let states = membership.members.iter().map(|member| state_of(client, member));
     let states = join_all(states).await;
     let members = membership.members.into_iter().zip(states).map(|(member, state)| MemberHealth { member, state });

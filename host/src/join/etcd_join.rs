@@ -12,6 +12,9 @@
 //!
 //! - [`endpoints`]: where etcd is, from the API
 //! - [`own`]: which member is ours
+//! - [`add`]: the learner, added
+//! - [`promotion`]: from a learner to a voter
+//! - [`metrics`]: what our etcd says before it answers
 //! - [`peers`]: whether the others are reached where members talk to each other
 //! - [`disk`]: room and speed of the data directory
 //! - [`progress`]: how far the learner is
@@ -25,24 +28,26 @@ use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::etcd::health::{self, Health, quorum};
-use crate::etcd::{Client, Credentials, EtcdError, Member, MemberId, Membership, Refusal, snapshot};
-use crate::journal::Effect;
+use crate::etcd::{Client, Credentials, Member, MemberId, Membership};
 use crate::node::Node;
 use crate::output::Reporter;
-use own::{Data, Plan, Recorded};
-use progress::{Position, Progress, Words};
+use progress::Words;
 
+mod add;
 mod disk;
 pub mod endpoints;
 mod error;
 pub mod leave;
+mod metrics;
 mod own;
 mod peers;
 mod progress;
+mod promotion;
 
 pub use error::EtcdJoinError;
 pub use leave::{Removal, Removed, foresee, remove_own_member, replace_member};
 pub use own::Conflict;
+pub use promotion::OwnVoter;
 
 /// Phase id of what is told.
 pub const PHASE: &str = "etcd-join";
@@ -55,10 +60,6 @@ const POLL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(200);
 /// A leader that is lost is followed by another one within this time: kubeadm's etcd has an election timeout of a second.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
-/// A connection to our own etcd, which listens before it answers, is kept open for so long.
-const START_PATIENCE: Duration = Duration::from_secs(5);
-/// So many looks at a learner apart, the list of members is read, too: somebody may have removed it.
-const LOOKS_PER_LIST: u32 = 40;
 
 /// What this machine's membership is made of.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,8 @@ pub struct EtcdJoin<'a> {
     pub peer_url: &'a str,
     /// `https://ADDRESS:2379`.
     pub client_url: &'a str,
+    /// `http://HOST:PORT`, where its etcd serves metrics: it tells there how far it is before it answers clients.
+    pub metrics_url: Option<&'a str>,
     /// etcd's `dataDir`, without `--root`.
     pub data_dir: &'a Path,
     /// `timeouts.etcdAPICall`: how long to go on without any progress.
@@ -91,7 +94,7 @@ pub struct Manifest {
     pub has_started: bool,
 }
 
-/// This machine's member votes, and every member knows it.
+/// This machine's member votes, and every other member knows it. Its own etcd may not answer yet: see [`OwnVoter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
     /// Of this machine.
@@ -130,7 +133,7 @@ pub async fn check_health(client: &Client, phase: &'static str, reporter: &Repor
     let deadline = Instant::now() + ELECTION_PATIENCE;
     let mut words = Words::to(reporter);
     let health = loop {
-        let health = health::look(client).await;
+        let health = health::look_at_voters(client).await;
         let left = deadline.saturating_duration_since(Instant::now());
         match health {
             Ok(health) if health.has_quorum() || left.is_zero() => break health,
@@ -155,13 +158,6 @@ pub async fn check_health(client: &Client, phase: &'static str, reporter: &Repor
     }
     step.done(format!("{up} of {voters} voters are up, {} are needed", quorum(voters)));
     Ok(health)
-}
-
-/// A member that is ours, in the list or just added.
-struct Own {
-    id: MemberId,
-    membership: Membership,
-    has_started: bool,
 }
 
 impl EtcdJoin<'_> {
@@ -233,433 +229,6 @@ impl EtcdJoin<'_> {
         let voters = membership.voters().count();
         reporter.step(PHASE, "count voters").done(what_a_loss_means(voters));
         Ok(Joined { id: own.id, cluster_id: membership.cluster_id, voters })
-    }
-
-    async fn ensure_learner(&self, health: &Health, node: &Node, reporter: &Reporter) -> Result<Own, EtcdJoinError> {
-        let mut membership = self.client.members().await?;
-        if let Some(id) = self.replace
-            && membership.by_peer_url(self.peer_url).is_none_or(|own| own.id != id)
-        {
-            // Gone already where an earlier run got that far.
-            if membership.by_id(id).is_some() || !self.has_begun(node) {
-                replace_member(self.client, id, self.timeout, reporter).await?;
-                membership = self.client.members().await?;
-            }
-        }
-        let plan = self.decide(&membership, node)?;
-        if let Plan::Adopt(member) = plan {
-            let step = reporter.step(PHASE, "add a learner");
-            self.note_adopted(member.id, node)?;
-            step.unchanged(format!("{member} is this machine's already"));
-            return Ok(Own { id: member.id, has_started: member.has_started(), membership });
-        }
-        if let Some(other) =
-            membership.members.iter().find(|member| member.name == self.name && Some(member.id) != self.replace)
-        {
-            let text = format!(
-                "etcd has {other} under this machine's name; if it is its past, `--replace-member {}`",
-                other.id
-            );
-            reporter.warn(Some(PHASE), text);
-        }
-        if plan == Plan::EmptyAndAdd {
-            // First: it takes the room that is asked for next.
-            self.empty(node, reporter)?;
-        }
-        self.check_peers(health, reporter).await?;
-        self.check_space(health.db_bytes(), node)?;
-        self.check_speed(node, reporter)?;
-        self.save_snapshot(node, reporter).await?;
-        if let Plan::Replace { member, holds_data } = plan {
-            replace_member(self.client, member.id, self.timeout, reporter).await?;
-            if holds_data {
-                // Its etcd ends by itself, if it still ran: it is a member no more.
-                self.empty(node, reporter)?;
-            }
-        }
-        self.add(node, reporter).await
-    }
-
-    /// Removes what this machine's removed learner left.
-    fn empty(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
-        let path = node.locate(self.data_dir).join(own::MEMBER_DIRECTORY);
-        let step = reporter.step(PHASE, format!("empty `{}`", self.data_dir.display()));
-        // No line in the journal: the directory was noted as empty before the join.
-        std::fs::remove_dir_all(&path).map_err(|source| EtcdJoinError::DataDirectory {
-            action: "empty",
-            path,
-            source,
-        })?;
-        step.done("it had the data of this machine's member that is one no more");
-        Ok(())
-    }
-
-    fn has_begun(&self, node: &Node) -> bool {
-        self.recorded(node) != Recorded::Nothing
-    }
-
-    fn recorded(&self, node: &Node) -> Recorded {
-        match node.journal().record().etcd_member() {
-            Some((_, url, id)) if url == self.peer_url => match id.and_then(|id| id.parse().ok()) {
-                Some(id) => Recorded::Added(id),
-                None => Recorded::Intended,
-            },
-            _ => Recorded::Nothing,
-        }
-    }
-
-    fn decide(&self, membership: &Membership, node: &Node) -> Result<Plan, EtcdJoinError> {
-        let directory = node.locate(self.data_dir);
-        let data = own::read_data(&directory).map_err(|source| EtcdJoinError::DataDirectory {
-            action: "read",
-            path: directory,
-            source,
-        })?;
-        match own::decide(membership, self.peer_url, self.recorded(node), data, self.replace) {
-            Plan::Refuse(conflict) => Err(EtcdJoinError::Conflict { data_dir: self.data_dir.to_owned(), conflict }),
-            plan => Ok(plan),
-        }
-    }
-
-    /// The journal owns what is adopted, so that a reset takes it out again.
-    fn note_adopted(&self, id: MemberId, node: &Node) -> Result<(), EtcdJoinError> {
-        let record = node.journal().record();
-        let entry = match record.etcd_member() {
-            Some((_, url, Some(noted))) if url == self.peer_url && noted == id.to_string() => return Ok(()),
-            Some((entry, url, None)) if url == self.peer_url => entry,
-            _ => self.intend(node)?,
-        };
-        Ok(node.journal().complete_member(entry, &id.to_string()).map_err(crate::node::NodeError::from)?)
-    }
-
-    fn intend(&self, node: &Node) -> Result<crate::journal::EntryId, EtcdJoinError> {
-        let effect = Effect::EtcdMember { peer_url: self.peer_url.to_owned(), id: None };
-        Ok(node.journal().intend(effect).map_err(crate::node::NodeError::from)?)
-    }
-
-    async fn check_peers(&self, health: &Health, reporter: &Reporter) -> Result<(), EtcdJoinError> {
-        let step = reporter.step(PHASE, "reach the other members");
-        let unreached = peers::unreached_of(health).await;
-        if !unreached.is_empty() {
-            return Err(EtcdJoinError::Peers { unreached });
-        }
-        step.done("those that are up answer at their peer URLs");
-        Ok(())
-    }
-
-    fn check_space(&self, db_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
-        // What the learner has written already is the database.
-        let there = matches!(own::read_data(&node.locate(self.data_dir)), Ok(Data::Of(_)));
-        self.require_free(if there { disk::RUNNING_BYTES } else { disk::needed_bytes(db_bytes) }, node)
-    }
-
-    fn require_free(&self, needed_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
-        let directory = node.locate(self.data_dir);
-        let free_bytes = disk::free_bytes(&directory).map_err(|source| EtcdJoinError::DataDirectory {
-            action: "measure",
-            path: directory,
-            source,
-        })?;
-        if free_bytes < needed_bytes {
-            return Err(EtcdJoinError::Space { path: self.data_dir.to_owned(), free_bytes, needed_bytes });
-        }
-        Ok(())
-    }
-
-    fn check_speed(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
-        let step = reporter.step(PHASE, "measure the data directory");
-        let directory = node.locate(self.data_dir);
-        let latency = disk::sync_latency(&directory).map_err(|source| EtcdJoinError::DataDirectory {
-            action: "measure",
-            path: directory,
-            source,
-        })?;
-        if latency > disk::TOO_SLOW_SYNC {
-            return Err(EtcdJoinError::SlowDisk { path: self.data_dir.to_owned(), latency });
-        }
-        if latency > disk::SLOW_SYNC {
-            let text = format!(
-                "a small write to `{}` takes {} ms to reach the disk; etcd wants less than {} ms, or every write of the \
-                 cluster may wait for this member",
-                self.data_dir.display(),
-                latency.as_millis(),
-                disk::SLOW_SYNC.as_millis()
-            );
-            reporter.warn(Some(PHASE), text);
-        }
-        step.done(format!("a small write reaches the disk in {:.1} ms", latency.as_secs_f64() * 1000.0));
-        Ok(())
-    }
-
-    async fn save_snapshot(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
-        let Some(directory) = self.snapshot_dir else { return Ok(()) };
-        let step = reporter.step(PHASE, "save a snapshot of etcd");
-        let endpoint = self.client.endpoints().into_iter().next().ok_or(EtcdError::NoEndpoint)?;
-        let mut told = Instant::now();
-        let saved = snapshot::save(self.client, &endpoint, &node.locate(directory), |written, left| {
-            if told.elapsed() > Duration::from_millis(500) {
-                told = Instant::now();
-                let text = format!("snapshot: {} of {}", disk::size(written), disk::size(written + left));
-                reporter.waiting(PHASE, text, self.timeout);
-            }
-        })
-        .await?;
-        step.done(format!("`{}`, {}, revision {}", saved.path.display(), disk::size(saved.bytes), saved.revision));
-        Ok(())
-    }
-
-    /// Adds the learner, the journal first. Waits for the one place that etcd has for learners.
-    async fn add(&self, node: &Node, reporter: &Reporter) -> Result<Own, EtcdJoinError> {
-        let step = reporter.step(PHASE, "add a learner");
-        let mut words = Words::to(reporter);
-        // What an earlier run asked for may still come true.
-        let (entry, mut asked_before) = match node.journal().record().etcd_member() {
-            Some((entry, url, None)) if url == self.peer_url => (entry, true),
-            _ => (self.intend(node)?, false),
-        };
-        let mut deadline = Instant::now() + self.timeout;
-        let mut in_the_way: Vec<MemberId> = Vec::new();
-        let (id, membership) = loop {
-            let error = match self.client.add_learner(self.peer_url).await {
-                Ok(added) => break added,
-                Err(error) => error,
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match error.refusal() {
-                Some(Refusal::TooManyLearners) => {
-                    let membership = self.client.members().await?;
-                    let learners: Vec<Member> = membership.learners().cloned().collect();
-                    let ids: Vec<MemberId> = learners.iter().map(|member| member.id).collect();
-                    if ids != in_the_way {
-                        // Somebody else's turn came: the line moves.
-                        in_the_way = ids;
-                        deadline = Instant::now() + self.timeout;
-                    } else if left.is_zero() {
-                        let _ = self.void(entry, node);
-                        return Err(EtcdJoinError::Slot { learners, after: self.timeout });
-                    }
-                    let text = format!("etcd takes one learner at a time; now it has {}", told(&learners));
-                    self.wait_for_slot(&in_the_way, deadline, &text, reporter).await?;
-                    continue;
-                }
-                Some(Refusal::PeerUrlExists | Refusal::MemberExists) | None if error.may_pass() || asked_before => {
-                    asked_before = true;
-                    if let Ok(membership) = self.client.members().await
-                        && let Some(member) = membership.by_peer_url(self.peer_url)
-                    {
-                        break (member.id, membership);
-                    }
-                }
-                Some(Refusal::PeerUrlExists) => {
-                    // It was not there a moment ago, and we have not asked before.
-                    let _ = self.void(entry, node);
-                    let membership = self.client.members().await?;
-                    let Some(member) = membership.by_peer_url(self.peer_url).cloned() else { continue };
-                    return Err(EtcdJoinError::Conflict {
-                        data_dir: self.data_dir.to_owned(),
-                        conflict: Conflict::NotProved(member),
-                    });
-                }
-                // etcd makes an id of peer URL and second, and takes none twice: a member of ours was removed in this one.
-                Some(Refusal::MemberNotFound) => {}
-                Some(refusal) if refusal.may_pass() => {}
-                _ => {
-                    let _ = self.void(entry, node);
-                    return Err(error.into());
-                }
-            }
-            if left.is_zero() {
-                if !asked_before {
-                    let _ = self.void(entry, node);
-                }
-                return Err(EtcdJoinError::GaveUp {
-                    what: "etcd has not taken the learner",
-                    after: self.timeout,
-                    source: Box::new(error),
-                });
-            }
-            words.tell(PHASE, format!("adding a learner: {error}"), left);
-            tokio::time::sleep(RETRY).await;
-        };
-        node.journal().complete_member(entry, &id.to_string()).map_err(crate::node::NodeError::from)?;
-        step.done(format!("id {id}"));
-        Ok(Own { id, membership, has_started: false })
-    }
-
-    fn void(&self, entry: crate::journal::EntryId, node: &Node) -> Result<(), crate::journal::JournalError> {
-        node.journal().void(entry)
-    }
-
-    async fn wait_for_slot(
-        &self,
-        in_the_way: &[MemberId],
-        deadline: Instant,
-        text: &str,
-        reporter: &Reporter,
-    ) -> Result<(), EtcdJoinError> {
-        let mut words = Words::to(reporter);
-        words.tell(PHASE, text, deadline.saturating_duration_since(Instant::now()));
-        loop {
-            tokio::time::sleep(RETRY).await;
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.client.members().await {
-                Ok(membership) => {
-                    let learners: Vec<MemberId> = membership.learners().map(|member| member.id).collect();
-                    if learners != in_the_way || left.is_zero() {
-                        return Ok(());
-                    }
-                }
-                Err(error) if !error.may_pass() || left.is_zero() => return Err(error.into()),
-                Err(_) => {}
-            }
-            words.tell(PHASE, text, left);
-        }
-    }
-
-    /// Waits until the learner is in step with its leader.
-    async fn watch(&self, id: MemberId, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
-        let step = reporter.step(PHASE, "bring the learner in step");
-        let mut words = Words::to(reporter);
-        let started = Instant::now();
-        let mut progress = Progress::default();
-        let mut moved_at = started;
-        let mut seen = String::from("etcd has not started here");
-        for look in 1_u32.. {
-            let limit = START_PATIENCE.min(self.timeout.saturating_sub(moved_at.elapsed()));
-            let own = self.client.status_of_starting(self.client_url, limit);
-            let (own, others) = tokio::join!(own, self.client.any_status());
-            match (own, others) {
-                (Ok(own), _) if own.id != id => {
-                    seen = format!("member {} of another cluster or time answers at `{}`", own.id, self.client_url);
-                }
-                (Ok(own), Ok(others)) => {
-                    let position = Position { learner: own.applied_index, leader: others.raft_index };
-                    if progress.note(started.elapsed(), position) {
-                        moved_at = Instant::now();
-                    }
-                    seen = progress.describe();
-                    if position.is_in_step() && own.leader.is_some() {
-                        step.done(seen);
-                        return Ok(());
-                    }
-                }
-                (Ok(_), Err(error)) => seen = format!("the others do not answer: {error}"),
-                (Err(EtcdError::Unreachable { tried }), _) => {
-                    let why = tried.into_iter().next().map(|tried| tried.why.to_string()).unwrap_or_default();
-                    seen = format!("waiting for etcd to start here ({why})");
-                }
-                (Err(error), _) => seen = error.to_string(),
-            }
-            if look % LOOKS_PER_LIST == 0
-                && let Ok(membership) = self.client.members().await
-            {
-                match membership.by_id(id) {
-                    None => return Err(EtcdJoinError::LearnerGone { id }),
-                    // Somebody else promoted it.
-                    Some(member) if !member.is_learner => return Ok(()),
-                    Some(_) => {}
-                }
-            }
-            // However long it takes: as long as it comes forward, it will arrive.
-            let left = self.timeout.saturating_sub(moved_at.elapsed());
-            if left.is_zero() {
-                break;
-            }
-            words.tell(PHASE, format!("learner {id}: {seen}"), left);
-            tokio::time::sleep(POLL).await;
-        }
-        // The two reasons that can be seen from here.
-        self.require_free(disk::RUNNING_BYTES, node)?;
-        let unreached = match self.client.members().await {
-            Ok(membership) => peers::unreached_in(&membership).await,
-            // That they do not answer is in what was seen.
-            Err(_) => Vec::new(),
-        };
-        Err(EtcdJoinError::Stalled { id, seen, after: self.timeout, unreached })
-    }
-
-    async fn promote(&self, id: MemberId, reporter: &Reporter) -> Result<Membership, EtcdJoinError> {
-        let step = reporter.step(PHASE, "give the learner its vote");
-        let mut words = Words::to(reporter);
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            let error = match self.client.promote(id).await {
-                Ok(membership) => {
-                    step.done("it votes");
-                    return Ok(membership);
-                }
-                Err(error) => error,
-            };
-            let lookup = matches!(error.refusal(), None | Some(Refusal::NotALearner | Refusal::MemberNotFound));
-            if lookup && let Ok(membership) = self.client.members().await {
-                match membership.by_id(id) {
-                    None => return Err(EtcdJoinError::LearnerGone { id }),
-                    Some(member) if !member.is_learner => {
-                        step.done(format!("it votes, although the answer was: {error}"));
-                        return Ok(membership);
-                    }
-                    Some(_) => {}
-                }
-            }
-            if !lookup && !error.may_pass() {
-                return Err(error.into());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let what = "the learner has no vote";
-                return Err(EtcdJoinError::GaveUp { what, after: self.timeout, source: Box::new(error) });
-            }
-            words.tell(PHASE, format!("promoting the learner: {error}"), left);
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Waits until every member that answers knows that ours votes; ours has to.
-    async fn wait_for_agreement(
-        &self,
-        id: MemberId,
-        membership: &Membership,
-        reporter: &Reporter,
-    ) -> Result<(), EtcdJoinError> {
-        let step = reporter.step(PHASE, "wait until every member knows it");
-        let deadline = Instant::now() + self.timeout;
-        let others = membership.voters().filter(|member| member.id != id);
-        let mut asked: Vec<String> = others.filter_map(|member| member.client_urls.first().cloned()).collect();
-        asked.push(self.client_url.to_owned());
-        self.client.use_endpoints(asked.clone());
-        let mut words = Words::to(reporter);
-        loop {
-            let answers = asked.iter().map(|endpoint| self.client.members_known_to(endpoint));
-            let answers = futures::future::join_all(answers).await;
-            let mut behind = Vec::new();
-            let mut own_is_down = None;
-            for (endpoint, answer) in asked.iter().zip(answers) {
-                match answer {
-                    Ok(known) if known.by_id(id).is_some_and(|member| !member.is_learner) => {}
-                    Ok(_) => behind.push(format!("`{endpoint}` does not know it")),
-                    Err(error @ EtcdError::Unreachable { .. }) if endpoint == self.client_url => {
-                        own_is_down = Some(error.to_string());
-                        behind.push(error.to_string());
-                    }
-                    // One that is down learns it from the log when it is back.
-                    Err(EtcdError::Unreachable { .. }) => {}
-                    Err(error) => behind.push(error.to_string()),
-                }
-            }
-            if behind.is_empty() {
-                step.done(format!("{} members agree", asked.len()));
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(match own_is_down {
-                    Some(seen) => EtcdJoinError::Down { id, seen, after: self.timeout },
-                    None => EtcdJoinError::NotAgreed { id, behind, after: self.timeout },
-                });
-            }
-            words.tell(PHASE, behind.join("; "), left);
-            tokio::time::sleep(POLL).await;
-        }
     }
 
     /// Removes our learner again, unless it votes after all. What fails here is told; the error that led here stands.

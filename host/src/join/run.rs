@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::ahead::{Ahead, Reads};
 use super::control_plane::keys_ahead::Keys;
 use super::control_plane::skew::KubeletServer;
+use super::etcd_join::OwnVoter;
 use super::tls_bootstrap::Registered;
 use super::{
     Access, ClusterConfiguration, JoinContext, NodeIdentity, cluster_configuration, discovery, kubelet_config,
@@ -43,6 +44,8 @@ pub struct Run {
     kubelet_server: Option<KubeletServer>,
     /// Being made while images are fetched.
     keys: Keys,
+    /// Votes, and may still be silent to clients.
+    own_voter: Option<OwnVoter>,
     /// All phases are run, one after the other.
     whole: bool,
     kubelet_stopped: bool,
@@ -110,6 +113,7 @@ impl Run {
             server_version: None,
             kubelet_server: None,
             keys: Keys::default(),
+            own_voter: None,
             whole: false,
             kubelet_stopped: false,
             kubelet_unit: None,

@@ -23,6 +23,7 @@ mod probe;
 mod scheduler;
 mod volumes;
 
+pub(in crate::join) use etcd::metrics_url as etcd_metrics_url;
 use volumes::Volumes;
 
 /// kubeadm's directory of kubeconfigs.

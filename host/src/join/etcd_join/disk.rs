@@ -6,6 +6,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::own::{self, Data};
+use super::{EtcdJoin, EtcdJoinError, PHASE};
+use crate::node::Node;
+use crate::output::Reporter;
+
 /// What a member needs beside the database: two log segments of 64 MiB that etcd makes in full, and as much to grow.
 const BESIDE_DATABASE_BYTES: u64 = 256 << 20;
 /// What a member that runs must have left: it makes the next two segments ahead.
@@ -60,6 +65,52 @@ pub(super) fn sync_latency(directory: &Path) -> io::Result<Duration> {
 pub(super) fn size(bytes: u64) -> String {
     let mib = bytes >> 20;
     if mib >= 1024 { format!("{}.{} GiB", mib >> 10, ((mib & 1023) * 10) >> 10) } else { format!("{mib} MiB") }
+}
+
+impl EtcdJoin<'_> {
+    pub(super) fn check_space(&self, db_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
+        // What the learner has written already is the database.
+        let there = matches!(own::read_data(&node.locate(self.data_dir)), Ok(Data::Of(_)));
+        self.require_free(if there { RUNNING_BYTES } else { needed_bytes(db_bytes) }, node)
+    }
+
+    pub(super) fn require_free(&self, needed_bytes: u64, node: &Node) -> Result<(), EtcdJoinError> {
+        let directory = node.locate(self.data_dir);
+        let free_bytes = free_bytes(&directory).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "measure",
+            path: directory,
+            source,
+        })?;
+        if free_bytes < needed_bytes {
+            return Err(EtcdJoinError::Space { path: self.data_dir.to_owned(), free_bytes, needed_bytes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_speed(&self, node: &Node, reporter: &Reporter) -> Result<(), EtcdJoinError> {
+        let step = reporter.step(PHASE, "measure the data directory");
+        let directory = node.locate(self.data_dir);
+        let latency = sync_latency(&directory).map_err(|source| EtcdJoinError::DataDirectory {
+            action: "measure",
+            path: directory,
+            source,
+        })?;
+        if latency > TOO_SLOW_SYNC {
+            return Err(EtcdJoinError::SlowDisk { path: self.data_dir.to_owned(), latency });
+        }
+        if latency > SLOW_SYNC {
+            let text = format!(
+                "a small write to `{}` takes {} ms to reach the disk; etcd wants less than {} ms, or every write of the \
+                 cluster may wait for this member",
+                self.data_dir.display(),
+                latency.as_millis(),
+                SLOW_SYNC.as_millis()
+            );
+            reporter.warn(Some(PHASE), text);
+        }
+        step.done(format!("a small write reaches the disk in {:.1} ms", latency.as_secs_f64() * 1000.0));
+        Ok(())
+    }
 }
 
 #[cfg(test)]

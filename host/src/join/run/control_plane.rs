@@ -11,13 +11,13 @@ use crate::join::control_plane::admin::Admin;
 use crate::join::control_plane::components::{self, Health};
 use crate::join::control_plane::configuration::{ControlPlaneConfiguration, Etcd};
 use crate::join::control_plane::keys_ahead::{Keys, Purpose};
-use crate::join::control_plane::manifests::{Component, InitialCluster, files};
+use crate::join::control_plane::manifests::{Component, InitialCluster, etcd_metrics_url, files};
 use crate::join::control_plane::skew::KubeletServer;
 use crate::join::control_plane::{
     LocalNode, certs, checks, download_certs, handover, host_files, image_pull, kubeconfig, kubelet_access, mark,
     readiness, skew,
 };
-use crate::join::etcd_join::{self, EtcdJoin};
+use crate::join::etcd_join::{self, EtcdJoin, OwnVoter};
 use crate::join::{Access, TrustedCluster, kubelet_config, kubelet_start};
 use crate::node::Change;
 use crate::plan::Step;
@@ -139,13 +139,16 @@ impl Run {
         };
         let client = self.etcd(&known).await?;
         let (peer_url, client_url) = (known.local.etcd_peer_url(), known.local.etcd_client_url());
+        let metrics_url = etcd_metrics_url(etcd, &known.local);
+        let timeout = self.cx.settings.timeouts.etcd_api_call;
         let join = EtcdJoin {
             client: &client,
             name: &known.local.name,
             peer_url: &peer_url,
             client_url: &client_url,
+            metrics_url: metrics_url.as_deref(),
             data_dir: Path::new(&etcd.data_dir),
-            timeout: self.cx.settings.timeouts.etcd_api_call,
+            timeout,
             snapshot_dir: known.settings.etcd_snapshot.as_deref(),
             replace: known.settings.replace_member,
         };
@@ -173,7 +176,14 @@ impl Run {
             return publish(etcd_join::Manifest { initial_cluster, has_started: false }).await;
         }
         let withdraw = async || files::withdraw(Component::Etcd, &self.cx.node).map_err(Failure::from);
-        join.join(publish, withdraw, &self.cx.node, &self.cx.reporter).await?;
+        let id = join.join(publish, withdraw, &self.cx.node, &self.cx.reporter).await?.id;
+        let own = OwnVoter { client, client_url, id, timeout };
+        if self.whole {
+            // The API server starts meanwhile.
+            self.own_voter = Some(own);
+        } else {
+            own.wait_until_it_answers(&self.cx.reporter).await?;
+        }
         Ok(())
     }
 
@@ -195,7 +205,15 @@ impl Run {
         let known = self.known().await?;
         self.publish_one(Component::ApiServer)?;
         if self.cx.node.plan().is_none() {
-            components::wait_for(&[Component::ApiServer], Health::Ready, &known.local, PUBLISH, &self.cx).await?;
+            let own_voter = self.own_voter.take();
+            let etcd_answers = async {
+                match own_voter {
+                    Some(own) => own.wait_until_it_answers(&self.cx.reporter).await.map_err(Failure::from),
+                    None => Ok(()),
+                }
+            };
+            let ready = components::wait_for(&[Component::ApiServer], Health::Ready, &known.local, PUBLISH, &self.cx);
+            future::try_join(etcd_answers, async { ready.await.map_err(Failure::from) }).await?;
         }
         self.publish_one(Component::ControllerManager)?;
         self.publish_one(Component::Scheduler)

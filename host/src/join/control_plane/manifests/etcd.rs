@@ -42,6 +42,14 @@ pub(super) fn pod(
     })
 }
 
+/// `http://HOST:PORT` of its metrics; none where they are served over TLS.
+pub(in crate::join) fn metrics_url(etcd: &LocalEtcd, node: &LocalNode) -> Option<String> {
+    let loopback = if node.advertise_address.is_ipv6() { "::1" } else { LOOPBACK };
+    let (host, port, scheme) = metrics_endpoint(last(&etcd.extra_args, "listen-metrics-urls"), loopback);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    (scheme == "HTTP").then(|| format!("http://{host}:{port}"))
+}
+
 fn command(
     cluster: &ControlPlaneConfiguration,
     etcd: &LocalEtcd,
