@@ -28,6 +28,7 @@ mod reader;
 mod reset;
 mod yaml;
 
+pub(crate) use control_plane::default_route_address;
 pub use control_plane::{ControlPlaneSettings, DEFAULT_BIND_PORT};
 pub(crate) use duration::parse as go_duration;
 pub use error::{At, ConfigError, DocumentProblem, Fault, hide_tokens};

@@ -107,6 +107,15 @@ pub(crate) fn is_writable(cluster: &Cluster, name: &str) {
     });
 }
 
+/// One attempt may hit an API server that loses its etcd for a moment: a member of it was removed, or began again.
+#[track_caller]
+pub(crate) fn delete_node(cluster: &Cluster, node: &str) {
+    wait_until(&format!("Node {node} is deleted"), SOON, || {
+        let deleted = cluster.kubectl(&["delete", "node", node, "--ignore-not-found"]);
+        deleted.map(drop).map_err(|error| format!("{error:#}"))
+    });
+}
+
 /// Stops all that runs on a control plane but containerd, at once.
 pub(crate) fn stop(cluster: &Cluster, node: &str) {
     let script = "systemctl stop kubelet; for task in $(ctr -n k8s.io task ls -q); do \

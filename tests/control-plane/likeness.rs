@@ -55,7 +55,7 @@ fn joined_and_gone(cluster: &Cluster, by: By) -> Tree {
     cluster.run(NODE, &["kubeadm", "reset", "--force"]).unwrap();
     assert_eq!(lab::members(cluster, "n1"), (1, 0), "kubeadm takes the member of {by:?} away");
     cluster.power_off(NODE).unwrap();
-    cluster.kubectl(&["delete", "node", NODE]).unwrap();
+    lab::delete_node(cluster, NODE);
     tree
 }
 

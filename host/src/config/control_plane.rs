@@ -70,7 +70,7 @@ fn is_global_unicast(address: IpAddr) -> bool {
 }
 
 /// Source address of packets that go far away. Connecting a datagram socket asks the routing table and sends nothing.
-fn default_route_address() -> Option<IpAddr> {
+pub(crate) fn default_route_address() -> Option<IpAddr> {
     // Addresses of public resolvers: any far address does.
     let far_v4 = SocketAddr::from((Ipv4Addr::new(8, 8, 8, 8), 53));
     let far_v6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8888), 53));

@@ -10,8 +10,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{HostError, NetworkInterface, PortState};
 
-/// A resolver without an answer takes 10 s by default; nothing else of a join waits for it.
-const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The C library gives a dead resolver 10 s. A join does not wait that long for what ends as a warning, and one that
+/// needs more than this keeps the kubelet waiting as well.
+const RESOLVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Listens on the port for a moment, as kubeadm does: on one address, or on all of both families, else of IPv4.
 pub(super) fn tcp_port(address: Option<IpAddr>, port: u16) -> Result<PortState, HostError> {

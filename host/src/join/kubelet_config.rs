@@ -127,7 +127,11 @@ pub enum Start {
     Lasting,
     /// Those of a control plane's first start, with which the Node is registered with its taints and out of the reach of
     /// load balancers: kubeadm adds both later, and until then workloads may land there.
-    Registering,
+    Registering {
+        /// For a machine whose own name does not resolve: the address that the kubelet finds without asking for it. It
+        /// asks before it registers and before each static Pod until then (`nodestatus.NodeAddress`), 10 s each.
+        node_ip: Option<IpAddr>,
+    },
 }
 
 /// The text of `kubeadm-flags.env`.
@@ -143,17 +147,24 @@ pub fn flags(settings: &JoinSettings, hostname: &str, start: Start) -> String {
     let taints = match (&settings.control_plane, start) {
         // A worker without a word about taints has none.
         (None, _) => node.taints.clone().unwrap_or_default(),
-        (Some(_), Start::Registering) => mark::taints(node.taints.as_deref()),
+        (Some(_), Start::Registering { .. }) => mark::taints(node.taints.as_deref()),
         (Some(_), Start::Lasting) => Vec::new(),
     };
     if !taints.is_empty() {
         ours.push(("register-with-taints", taints.iter().map(taint).collect::<Vec<_>>().join(",")));
     }
+    // To an external cloud provider it would be a word of the operator's.
+    let is_external = node.kubelet_extra_args.iter().any(|arg| arg.name == "cloud-provider" && arg.value == "external");
+    if let Start::Registering { node_ip: Some(address) } = start
+        && !is_external
+    {
+        ours.push(("node-ip", address.to_string()));
+    }
     let ours = ours.into_iter().filter(|(name, _)| node.kubelet_extra_args.iter().all(|arg| arg.name != *name));
     let ours = ours.map(|(name, value)| format!("--{name}={value}"));
     let theirs = node.kubelet_extra_args.iter().map(|arg| format!("--{}={}", arg.name, arg.value));
     // Repeated, this flag adds to the operator's.
-    let excluded = (settings.control_plane.is_some() && start == Start::Registering)
+    let excluded = (settings.control_plane.is_some() && start != Start::Lasting)
         .then(|| format!("--node-labels={}=", mark::EXCLUDE_LABEL));
     let all: Vec<String> = ours.chain(theirs).chain(excluded).collect();
     format!("KUBELET_KUBEADM_ARGS={}\n", go::quote(&all.join(" ")))

@@ -333,7 +333,7 @@ impl Run {
             None => kubelet_config::resolves_by_systemd(&self.cx.node).await,
         };
         kubelet_start::write_config(&cluster, resolved, &self.cx)?;
-        let start = self.kubelet_flags()?;
+        let start = self.kubelet_flags().await?;
         kubelet_start::write_flags(start, &self.cx)?;
         kubelet_start::start(self.kubelet_unit.take(), &self.cx).await?;
         Ok(())

@@ -55,7 +55,7 @@ fn a_learner_of_a_kubeadm_that_died_is_named_and_goes_on_the_users_word() {
 
     site.joins("n3", &["--replace-member", &left.id]);
     // The machine comes back, under its name and with nothing.
-    site.cluster.kubectl(&["delete", "node", "n2", "--ignore-not-found"]).unwrap();
+    lab::delete_node(&site.cluster, "n2");
     lab::join(&site.cluster, "n2", lab::By::Mortise);
     site.cluster.wait_for_ready("n2", READY).unwrap();
     site.ends_with("a learner of a dead kubeadm", &["n1", "n2", "n3"]);

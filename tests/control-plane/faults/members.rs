@@ -14,7 +14,7 @@ fn a_machine_made_again_gets_the_place_of_its_old_member_on_the_users_word_only(
     let old = site.member_of("n1", "n3");
     // A machine that is made again has nothing but its address.
     site.cluster.power_off("n3").unwrap();
-    site.cluster.kubectl(&["delete", "node", "n3"]).unwrap();
+    lab::delete_node(&site.cluster, "n3");
     site.cluster.add("n3").unwrap();
     let failed = site.join("n3", HASTY, &[]).ends().failed("etcd-join-member-not-ours");
     assert!(failed.hint.contains(&format!("--replace-member {}", old.id)), "{failed:?}");
@@ -34,7 +34,7 @@ fn a_machine_lost_as_a_learner_or_as_a_third_voter_is_removed_by_id_from_another
     site.cluster.power_off("n2").unwrap();
     drop(joining);
     site.cluster.etcdctl("n1", &["member", "remove", &lost.id]).unwrap();
-    site.cluster.kubectl(&["delete", "node", "n2", "--ignore-not-found"]).unwrap();
+    lab::delete_node(&site.cluster, "n2");
 
     for node in ["n2", "n3"] {
         site.cluster.add(node).unwrap();
@@ -44,7 +44,7 @@ fn a_machine_lost_as_a_learner_or_as_a_third_voter_is_removed_by_id_from_another
     site.cluster.power_off("n3").unwrap();
     // Any other control plane does it.
     site.cluster.etcdctl("n2", &["member", "remove", &lost.id]).unwrap();
-    site.cluster.kubectl(&["delete", "node", "n3"]).unwrap();
+    lab::delete_node(&site.cluster, "n3");
     site.ends_with("machines lost for good", &["n1", "n2"]);
 }
 
@@ -74,7 +74,7 @@ fn one_of_two_lost_for_good_stops_the_cluster_and_the_message_names_what_brings_
         if argv.contains("etcd ") && !argv.contains("--force-new-cluster") { Ok(()) } else { Err(argv) }
     });
     lab::is_writable(&site.cluster, "again");
-    site.cluster.kubectl(&["delete", "node", "n2"]).unwrap();
+    lab::delete_node(&site.cluster, "n2");
     site.joins("n3", &[]);
     site.ends_with("one of two lost for good", &["n1", "n3"]);
 }

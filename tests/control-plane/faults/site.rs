@@ -59,7 +59,7 @@ impl Site {
             self.cluster.etcdctl("n1", &["member", "remove", &member.id]).unwrap();
         }
         self.cluster.power_off(node).unwrap();
-        self.cluster.kubectl(&["delete", "node", node, "--ignore-not-found"]).unwrap();
+        lab::delete_node(&self.cluster, node);
     }
 
     /// The join line as a configuration, for only that has time-outs.

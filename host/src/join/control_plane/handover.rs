@@ -8,7 +8,9 @@
 use std::path::Path;
 
 use super::LocalNode;
+use crate::config::default_route_address;
 use crate::error::Failure;
+use crate::facts::{FactRequest, FactSource};
 use crate::join::kubelet_config::{self, Start};
 use crate::join::kubelet_start::{self, FLAGS};
 use crate::join::tls_bootstrap::{CURRENT_PEM, KUBELET_CONF};
@@ -26,15 +28,17 @@ const FLAGS_LIMIT_BYTES: u64 = 1 << 16;
 /// # Errors
 ///
 /// Files that cannot be read.
-pub fn start(cx: &JoinContext) -> Result<Start, Failure> {
+pub async fn start(facts: &dyn FactSource, cx: &JoinContext) -> Result<Start, Failure> {
     let path = Path::new(FLAGS);
-    if !cx.node.journal().owns(path) {
-        return Ok(Start::Registering);
+    if cx.node.journal().owns(path) {
+        let lasting = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?, Start::Lasting);
+        if cx.node.read(path, FLAGS_LIMIT_BYTES)?.is_some_and(|text| text == lasting.as_bytes()) {
+            return Ok(Start::Lasting);
+        }
     }
-    let lasting = kubelet_config::flags(&cx.settings, &cx.node.machine().hostname()?, Start::Lasting);
-    let there = cx.node.read(path, FLAGS_LIMIT_BYTES)?;
-    let is_lasting = there.is_some_and(|text| text == lasting.as_bytes());
-    Ok(if is_lasting { Start::Lasting } else { Start::Registering })
+    let named = facts.ask(&FactRequest::NodeNameAddresses).await;
+    let node_ip = if named.is_ok() { None } else { default_route_address() };
+    Ok(Start::Registering { node_ip })
 }
 
 /// Makes `kubelet.conf` name the local API server. One that the operator put there stays.

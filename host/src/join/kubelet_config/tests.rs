@@ -83,7 +83,7 @@ fn writes_flags_as_kubeadm_does() {
             settings.node.taints = taints;
             settings.node.kubelet_extra_args = args;
         });
-        let text = super::flags(&cx.settings, hostname, Start::Registering);
+        let text = super::flags(&cx.settings, hostname, Start::Registering { node_ip: None });
         text.strip_prefix("KUBELET_KUBEADM_ARGS=").unwrap().trim_end().to_owned()
     };
     assert_eq!(flags("n1", None, vec![]), r#""""#);
@@ -115,9 +115,21 @@ fn a_control_planes_first_start_registers_its_taints_and_the_later_ones_are_as_w
         });
     });
     assert_eq!(
-        super::flags(&cx.settings, "n1", Start::Registering),
+        super::flags(&cx.settings, "n1", Start::Registering { node_ip: None }),
         "KUBELET_KUBEADM_ARGS=\"--register-with-taints=node-role.kubernetes.io/control-plane:NoSchedule --node-labels=a=b \
          --node-labels=node.kubernetes.io/exclude-from-external-load-balancers=\"\n"
     );
     assert_eq!(super::flags(&cx.settings, "n1", Start::Lasting), "KUBELET_KUBEADM_ARGS=\"--node-labels=a=b\"\n");
+
+    // Where the node's own name does not resolve, unless the operator or a cloud provider has a say in it.
+    let with = |name: &str, value: &str| {
+        let arg = Arg { name: name.into(), value: value.into() };
+        let mut settings = cx.settings.as_ref().clone();
+        settings.node.kubelet_extra_args = vec![arg];
+        super::flags(&settings, "n1", Start::Registering { node_ip: Some("10.0.0.9".parse().unwrap()) })
+    };
+    assert!(with("v", "2").contains(" --node-ip=10.0.0.9 --v=2 "));
+    assert!(with("cloud-provider", "other").contains("--node-ip=10.0.0.9"));
+    assert!(!with("cloud-provider", "external").contains("--node-ip"));
+    assert_eq!(with("node-ip", "::").matches("--node-ip").count(), 1);
 }

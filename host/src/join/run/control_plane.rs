@@ -245,8 +245,11 @@ impl Run {
     }
 
     /// With which flags the kubelet starts now.
-    pub(super) fn kubelet_flags(&self) -> Result<kubelet_config::Start, Failure> {
-        if self.is_control_plane() { handover::start(&self.cx) } else { Ok(kubelet_config::Start::Lasting) }
+    pub(super) async fn kubelet_flags(&self) -> Result<kubelet_config::Start, Failure> {
+        if !self.is_control_plane() {
+            return Ok(kubelet_config::Start::Lasting);
+        }
+        handover::start(self.plugins.facts(), &self.cx).await
     }
 
     pub(super) async fn kubelet_is_not_too_new(&mut self) -> Result<(), Failure> {
