@@ -29,11 +29,10 @@ fn a_machine_made_again_gets_the_place_of_its_old_member_on_the_users_word_only(
 fn a_machine_lost_as_a_learner_or_as_a_third_voter_is_removed_by_id_from_another_node() {
     let site = Site::up(1);
     site.cluster.add("n2").unwrap();
-    let joining = site.join("n2", PATIENT, &[]);
-    let lost = site.member_of("n1", "n2");
+    let mut joining = site.join("n2", PATIENT, &[]);
+    let lost = site.learner_of("n1", "n2", &mut joining);
     site.cluster.power_off("n2").unwrap();
     drop(joining);
-    assert!(lost.is_learner, "{lost:?}");
     site.cluster.etcdctl("n1", &["member", "remove", &lost.id]).unwrap();
     lab::delete_node(&site.cluster, "n2");
 

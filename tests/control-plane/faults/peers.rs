@@ -17,8 +17,8 @@ fn a_machine_that_reaches_no_member_is_refused_or_loses_its_learner_and_joins_wh
 
     // It is closed when the learner is there already.
     site.shell("n2", "iptables -F OUTPUT");
-    let joining = site.join("n2", HASTY, &[]);
-    site.member_of("n1", "n2");
+    let mut joining = site.join("n2", HASTY, &[]);
+    site.learner_of("n1", "n2", &mut joining);
     site.shell(
         "n2",
         "iptables -A OUTPUT -p tcp --dport 2380 -j REJECT; iptables -A INPUT -p tcp --dport 2380 -j REJECT",

@@ -114,6 +114,22 @@ impl Site {
         found.unwrap()
     }
 
+    /// Waits until a join has added its learner, and returns that.
+    #[track_caller]
+    pub(super) fn learner_of(&self, asked: &str, node: &str, joining: &mut Joining) -> Listed {
+        let address = self.address(node);
+        let mut found = None;
+        lab::wait_until(&format!("a learner of {node}"), SOON, || {
+            let has_ended = joining.has_ended();
+            found = self.members(asked).into_iter().find(|member| member.peer_url.contains(&address));
+            assert!(found.is_some() || !has_ended, "the join of {node} ended without a learner");
+            found.as_ref().map(drop).ok_or_else(|| "none".into())
+        });
+        let learner = found.unwrap();
+        assert!(learner.is_learner, "{learner:?}");
+        learner
+    }
+
     pub(super) fn address(&self, node: &str) -> String {
         self.cluster.nodes().unwrap().into_iter().find(|found| found.name == node).unwrap().address.to_string()
     }
@@ -202,6 +218,10 @@ impl Joining {
         }
     }
 
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end, whatever that is. No output may show a secret.
     #[track_caller]
     pub(super) fn ends(mut self) -> Ended {
@@ -224,6 +244,10 @@ impl Joining {
 
 impl Drop for Joining {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.seen.extend(self.lines.try_iter().map(|line| line + "\n"));
+            eprintln!("a join under way when the test failed:\n{}", self.seen);
+        }
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
