@@ -1,6 +1,7 @@
 //! Joins by either program, and what is asked of a cluster afterwards.
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mortise_cluster::{ADMIN_CONFIG, Cluster, IGNORED_PREFLIGHT_ERRORS};
@@ -60,6 +61,32 @@ pub(crate) fn try_mortise_in(cluster: &Cluster, node: &str, environment: &[&str]
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Writes a file that only root may read, without its content on any command line.
+pub(crate) fn write(cluster: &Cluster, node: &str, path: &str, content: &str) {
+    let script = format!("umask 077; mkdir -p \"$(dirname {path})\"; cat > {path}");
+    let mut child = cluster.command(node, &["bash", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "writing {path}");
+}
+
+/// A word of the line that joins a control plane.
+pub(crate) fn after(line: &str, flag: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned()
+}
+
+/// A control plane's join that ended well, and its Node.
+#[track_caller]
+pub(crate) fn is_whole(cluster: &Cluster, node: &str, output: &Output) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "the join of {node} ended with {}:\n{stdout}{stderr}", output.status);
+    cluster.wait_for_ready(node, READY).unwrap();
+    let columns = "jsonpath={.metadata.labels} {.spec.taints}";
+    let marks = cluster.kubectl(&["get", "node", node, "-o", columns]).unwrap();
+    let role = "node-role.kubernetes.io/control-plane";
+    assert!(marks.contains(&format!("\"{role}\":\"\"")) && marks.contains(&format!("\"key\":\"{role}\"")), "{marks}");
 }
 
 /// Waits until `holds` does.

@@ -1,5 +1,6 @@
 //! Control planes: what holds while a cluster grows from one to three, and what a control plane is afterwards.
 
+mod elsewhere;
 mod faults;
 mod growth;
 #[cfg(feature = "faults")]

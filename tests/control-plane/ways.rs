@@ -3,7 +3,7 @@
 //!
 //! One cluster that grows serves all; each test changes it for everybody, so that they go one after the other.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -24,35 +24,10 @@ fn alone() -> (&'static Cluster, MutexGuard<'static, ()>) {
     (CLUSTER.get_or_init(|| Cluster::up(&UpOptions::default()).unwrap()), turn)
 }
 
-/// Writes a file that only root may read, without its content on any command line.
-fn write(cluster: &Cluster, node: &str, path: &str, content: &str) {
-    let script = format!("umask 077; mkdir -p \"$(dirname {path})\"; cat > {path}");
-    let mut child = cluster.command(node, &["bash", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(content.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "writing {path}");
-}
-
-/// A word of the line that joins a control plane.
-fn after(line: &str, flag: &str) -> String {
-    let words: Vec<&str> = line.split(' ').collect();
-    words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned()
-}
-
 /// `mortise join` with a configuration file, to be run or watched.
 fn join_by(cluster: &Cluster, node: &str, config: &str) -> Command {
     let ignore = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
     cluster.command(node, &[MORTISE, "join", "--config", config, &ignore])
-}
-
-#[track_caller]
-fn is_whole(cluster: &Cluster, node: &str, output: &Output) {
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "the join of {node} ended with {}:\n{stdout}{stderr}", output.status);
-    cluster.wait_for_ready(node, lab::READY).unwrap();
-    let columns = "jsonpath={.metadata.labels} {.spec.taints}";
-    let marks = cluster.kubectl(&["get", "node", node, "-o", columns]).unwrap();
-    let role = "node-role.kubernetes.io/control-plane";
-    assert!(marks.contains(&format!("\"{role}\":\"\"")) && marks.contains(&format!("\"key\":\"{role}\"")), "{marks}");
 }
 
 #[test]
@@ -63,7 +38,7 @@ fn a_renamed_kubelet_joins_by_a_file_where_cluster_info_is_closed_and_people_app
     cluster.add("by-hand").unwrap();
     let config = ["-n", "kube-public", "get", "configmap", "cluster-info", "-o", "jsonpath={.data.kubeconfig}"];
     let info = cluster.kubectl(&config).unwrap();
-    write(cluster, "by-hand", "/etc/test/discovery.conf", &info);
+    lab::write(cluster, "by-hand", "/etc/test/discovery.conf", &info);
     let join = format!(
         "apiVersion: kubeadm.k8s.io/v1beta4
 kind: JoinConfiguration
@@ -74,10 +49,10 @@ controlPlane: {{certificateKey: {}}}
 nodeRegistration:
   kubeletExtraArgs: [{{name: hostname-override, value: renamed}}]
 ",
-        after(&line, "--token"),
-        after(&line, "--certificate-key")
+        lab::after(&line, "--token"),
+        lab::after(&line, "--certificate-key")
     );
-    write(cluster, "by-hand", "/etc/test/join.yaml", &join);
+    lab::write(cluster, "by-hand", "/etc/test/join.yaml", &join);
     cluster.kubectl(&["-n", "kube-public", "delete", "rolebinding", CLUSTER_INFO]).unwrap();
     cluster.kubectl(&["delete", "clusterrolebinding", AUTO_APPROVAL]).unwrap();
 
@@ -103,7 +78,7 @@ nodeRegistration:
         "--group=system:bootstrappers:kubeadm:default-node-token",
     ];
     cluster.kubectl(&[&["create", "clusterrolebinding", AUTO_APPROVAL][..], &undo].concat()).unwrap();
-    is_whole(cluster, "renamed", &output);
+    lab::is_whole(cluster, "renamed", &output);
     let address = cluster.nodes().unwrap().into_iter().find(|found| found.name == "by-hand").unwrap().address;
     let server = format!("--server=https://{address}:6443");
     cluster.run("by-hand", &["kubectl", "--kubeconfig", ADMIN_CONFIG, &server, "get", "node", "renamed"]).unwrap();
@@ -122,7 +97,7 @@ fn credentials_that_the_kubelet_has_already_stay_as_they_are() {
                   openssl x509 -req -in request -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key \
                   -CAcreateserial -CAserial serial -days 2 -extfile extensions 2>/dev/null; cat key";
     let pair = cluster.run("n1", &["bash", "-c", script]).unwrap();
-    write(cluster, "has-credentials", "/etc/test/pair.pem", &pair);
+    lab::write(cluster, "has-credentials", "/etc/test/pair.pem", &pair);
     let config = ["-n", "kube-public", "get", "configmap", "cluster-info", "-o", "jsonpath={.data.kubeconfig}"];
     let info = cluster.kubectl(&config).unwrap();
     let value = |key: &str| info.lines().find(|line| line.trim_start().starts_with(key)).unwrap().trim().to_owned();
@@ -145,10 +120,10 @@ users:
         value("certificate-authority-data:"),
         value("server:"),
     );
-    write(cluster, "has-credentials", "/etc/kubernetes/kubelet.conf", &kubeconfig);
+    lab::write(cluster, "has-credentials", "/etc/kubernetes/kubelet.conf", &kubeconfig);
     let ignore = "--ignore-preflight-errors=FileAvailable--etc-kubernetes-kubelet.conf";
     let output = lab::try_mortise(cluster, "has-credentials", &[ignore]);
-    is_whole(cluster, "has-credentials", &output);
+    lab::is_whole(cluster, "has-credentials", &output);
     let there = text(&cluster.read("has-credentials", "/etc/kubernetes/kubelet.conf").unwrap());
     assert_eq!(there, kubeconfig);
     let requests = cluster.kubectl(&["get", "csr", "-o", "jsonpath={.items[*].spec.request}"]).unwrap();
@@ -173,7 +148,7 @@ fn a_kubelet_too_new_for_the_server_works_with_its_own_and_a_missing_binding_is_
 
     let node = "too-new";
     cluster.add(node).unwrap();
-    write(cluster, node, "/etc/test/bin/kubelet", "#!/bin/sh\necho Kubernetes v1.38.0\n");
+    lab::write(cluster, node, "/etc/test/bin/kubelet", "#!/bin/sh\necho Kubernetes v1.38.0\n");
     cluster.run(node, &["chmod", "755", "/etc/test/bin/kubelet"]).unwrap();
     let line = cluster.control_plane_join_line().unwrap();
     let join = |ignored: &str| {
@@ -190,7 +165,7 @@ fn a_kubelet_too_new_for_the_server_works_with_its_own_and_a_missing_binding_is_
 
     cluster.kubectl(&["delete", "clusterrolebinding", KUBELET_CLIENT]).unwrap();
     let joined = join("KubeletVersion");
-    is_whole(cluster, node, &joined);
+    lab::is_whole(cluster, node, &joined);
     let told = text(&joined.stderr);
     let at = |words: &str| told.find(words).unwrap_or_else(|| panic!("no `{words}` in\n{told}"));
     assert!(at("works with this machine's own from the start") < at("[kubelet-start] start the kubelet"), "{told}");
