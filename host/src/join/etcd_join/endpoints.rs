@@ -46,7 +46,8 @@ pub async fn find(
             }
             Ok(told) => Ok(told),
             Err(source) => {
-                let passes = source.may_pass() && !matches!(source.status(), Some(401 | 403));
+                // An API server that starts forbids everything until it has read the cluster's roles, so 403 may pass.
+                let passes = source.may_pass() && source.status() != Some(401);
                 let error = EtcdJoinError::Pods { source };
                 Err(if passes { Finding::MayPass(error) } else { Finding::Final(error) })
             }
@@ -88,7 +89,13 @@ fn told_by(pods: &[Pod]) -> Told {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use serde_json::json;
+
     use super::*;
+    use crate::api::scripted::{Authority, Reply, Script, status, test_context};
+    use crate::config::Discovery;
+    use crate::join::{Access, TrustedCluster};
 
     fn pod(name: &str, urls: Option<&str>) -> Pod {
         let annotations = urls.map(|urls| [(ANNOTATION.to_owned(), urls.to_owned())].into());
@@ -113,5 +120,36 @@ mod tests {
             ["https://192.0.2.11:2379", "https://192.0.2.13:2379", "https://[2001:db8::3]:2379"]
         );
         assert_eq!(told.silent, ["etcd-b", "etcd-d"]);
+    }
+
+    // Seen where etcd, and with it the only API server, had just come back.
+    #[tokio::test]
+    async fn asks_again_where_a_starting_api_server_forbids_it_and_not_where_it_knows_nobody() {
+        const PATH: &str = "/api/v1/namespaces/kube-system/pods?";
+        let authority = Authority::new();
+        let script = Script::new()
+            .listen("api.example:6443", &authority, &["api.example"])
+            .on(Method::GET, PATH, |_| status(403, "Forbidden"))
+            .on(Method::GET, PATH, |_| {
+                let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {},
+                    "items": [pod("etcd-a", Some("https://192.0.2.11:2379"))]});
+                Reply::Json(200, list)
+            })
+            .on(Method::GET, PATH, |_| status(401, "Unauthorized"))
+            .start();
+        let (_directory, cx) = test_context(&script.dialer, Discovery::Recorded);
+        let cluster = TrustedCluster {
+            server: "https://api.example:6443".into(),
+            ca_pem: authority.pem.clone(),
+            tls_server_name: None,
+            established_by: "a test".into(),
+        };
+        let access = Access::new(cx.dialer.clone(), cluster, None).unwrap();
+        let patience = Duration::from_secs(30);
+        let found = find(access.client(), &cx.reporter, patience, false).await.unwrap();
+        assert_eq!(found, ["https://192.0.2.11:2379"]);
+        let refused = find(access.client(), &cx.reporter, patience, false).await.unwrap_err();
+        assert!(matches!(refused, EtcdJoinError::Pods { source } if source.status() == Some(401)));
+        script.finish();
     }
 }

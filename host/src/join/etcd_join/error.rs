@@ -250,7 +250,10 @@ impl Diagnose for EtcdJoinError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Pods { source } => return source.hint(),
+            Self::Pods { source } => source.hint().unwrap_or_else(|| {
+                "`kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get pods -l component=etcd` asks the same"
+                    .into()
+            }),
             Self::Etcd(error) => return error.hint(),
             Self::Node(error) => return error.hint(),
             Self::Snapshot(error) => return error.hint(),
