@@ -18,6 +18,8 @@ use crate::{keeper, node, program, teardown};
 /// The node that `kubeadm init` runs on.
 const FIRST_NODE: &str = "n1";
 const READY_LIMIT: Duration = Duration::from_secs(120);
+/// Between two attempts of a wait that ended early.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How a cluster is to be made.
 #[derive(Debug, Clone, Default)]
@@ -335,11 +337,21 @@ impl Cluster {
     ///
     /// When it is not within `limit`.
     pub fn wait_for_ready(&self, node: &str, limit: Duration) -> Result<()> {
-        let node = format!("node/{node}");
-        let timeout = format!("--timeout={}s", limit.as_secs());
-        self.kubectl(&["wait", "--for=create", &node, &timeout])?;
-        self.kubectl(&["wait", "--for=condition=Ready", &node, &timeout])?;
-        Ok(())
+        let deadline = Instant::now() + limit;
+        let resource = format!("node/{node}");
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = format!("--timeout={}s", left.as_secs().max(1));
+            let waited = self
+                .kubectl(&["wait", "--for=create", &resource, &timeout])
+                .and_then(|_| self.kubectl(&["wait", "--for=condition=Ready", &resource, &timeout]));
+            match waited {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                // A watch ends where its API server goes, or its etcd elects a leader.
+                Err(_) => std::thread::sleep(RETRY_INTERVAL),
+            }
+        }
     }
 
     /// Delays every byte through the balancer by `delay` each way, from now on, also on open connections.
