@@ -129,7 +129,7 @@ fn killed_and_run_again(choose: impl Fn(&[String]) -> Vec<Fault> + Sync) {
         );
     }
     assert_eq!(counts.len(), 1, "uninterrupted joins write the same entries");
-    assert!(wrong.is_empty(), "{} of {counts:?}:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(wrong.is_empty(), "{} faults ended badly:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
 /// An uninterrupted join, and what it leaves.

@@ -58,8 +58,9 @@ pub const CHECK_PHASE: &str = "check-etcd";
 const POLL: Duration = Duration::from_millis(50);
 /// Pause before a change that etcd refused for the moment is asked for again.
 const RETRY: Duration = Duration::from_millis(200);
-/// A leader that is lost is followed by another one within this time: kubeadm's etcd has an election timeout of a second.
-const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
+/// A leader that is lost is followed by another one within 5 s, since kubeadm's etcd has an election timeout of a second. A
+/// member that got its vote a moment ago may be silent to clients for 7 s; see `EtcdJoin::own_state`.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(12);
 
 /// What this machine's membership is made of.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +131,7 @@ pub async fn connect(
 /// [`EtcdJoinError::NoQuorum`] with who is down, [`EtcdJoinError::Alarm`]; etcd's where nobody answers.
 pub async fn check_health(client: &Client, phase: &'static str, reporter: &Reporter) -> Result<Health, EtcdJoinError> {
     let step = reporter.step(phase, "look at etcd's members");
-    let deadline = Instant::now() + ELECTION_PATIENCE;
+    let deadline = Instant::now() + QUORUM_PATIENCE;
     let mut words = Words::to(reporter);
     let health = loop {
         let health = health::look_at_voters(client).await;
