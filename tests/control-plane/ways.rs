@@ -186,3 +186,35 @@ fn a_kubelet_too_new_for_the_server_works_with_its_own_and_a_missing_binding_is_
         cluster.run(node, &logs).map(drop).map_err(|error| format!("{error:#}"))
     });
 }
+
+#[test]
+#[ignore = "needs a cluster: root, 30 s"]
+fn a_machine_whose_own_name_does_not_resolve_is_told_so_and_its_kubelet_does_not_ask_for_it() {
+    let (cluster, _turn) = alone();
+    let node = "unnamed";
+    let address = cluster.add(node).unwrap().address.to_string();
+    // Nobody has that address.
+    let forget = "echo nameserver 192.0.2.250 > /etc/resolv.conf; hosts=$(grep -v ' unnamed$' /etc/hosts); \
+                  echo \"$hosts\" > /etc/hosts";
+    cluster.run(node, &["bash", "-c", forget]).unwrap();
+    let line = cluster.control_plane_join_line().unwrap();
+    let ignore = format!("--ignore-preflight-errors={IGNORED_PREFLIGHT_ERRORS}");
+    let words = [&[MORTISE], &line.split(' ').skip(1).collect::<Vec<_>>()[..], &[ignore.as_str()]].concat();
+    let mut join = cluster.command(node, &words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(join.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("[kubelet-start] start the kubelet: ") {
+        assert_ne!(lines.read_line(&mut seen).unwrap(), 0, "it ended before the kubelet started:\n{seen}");
+    }
+    let flags = || text(&cluster.read(node, "/var/lib/kubelet/kubeadm-flags.env").unwrap());
+    let first = flags();
+    lines.read_to_string(&mut seen).unwrap();
+    let output = Output { stderr: seen.clone().into_bytes(), ..join.wait_with_output().unwrap() };
+    lab::is_whole(cluster, node, &output);
+    assert!(seen.contains("[WARNING Hostname]: hostname \"unnamed\" could not be reached"), "{seen}");
+    assert!(first.contains(&format!("--node-ip={address}")), "{first}");
+    // As kubeadm leaves it, and with the address that it had before.
+    assert_eq!(flags(), "KUBELET_KUBEADM_ARGS=\"\"\n");
+    let internal = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+    assert_eq!(cluster.kubectl(&["get", "node", node, "-o", internal]).unwrap(), address);
+}

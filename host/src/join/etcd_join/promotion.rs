@@ -12,6 +12,8 @@ use crate::output::Reporter;
 
 /// A connection to our own etcd, which listens before it answers, is kept open for so long.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// The last look has so much time, whatever is left.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// So many looks at a learner apart, the list of members is read, too: somebody may have removed it.
 const LOOKS_PER_LIST: u32 = 40;
 
@@ -32,7 +34,7 @@ impl EtcdJoin<'_> {
         let mut moved_at = started;
         let mut seen = String::from("etcd has not started here");
         for look in 1_u32.. {
-            let limit = START_PATIENCE.min(self.timeout.saturating_sub(moved_at.elapsed()));
+            let limit = START_PATIENCE.min(self.timeout.saturating_sub(moved_at.elapsed())).max(LAST_LOOK);
             let (own, others) = tokio::join!(self.own_state(limit), self.client.any_status());
             match (own, others) {
                 (Ok(own), _) if own.id != id => {
@@ -213,7 +215,7 @@ impl OwnVoter {
         let mut words = Words::to(reporter);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = match client.status_of_starting(client_url, START_PATIENCE.min(left)).await {
+            let answer = match client.status_of_starting(client_url, START_PATIENCE.min(left).max(LAST_LOOK)).await {
                 Ok(_) => client.members_known_to(client_url).await,
                 Err(error) => Err(error),
             };
@@ -223,9 +225,11 @@ impl OwnVoter {
                     return Ok(());
                 }
                 Ok(_) => (format!("`{client_url}` does not know that it votes"), true),
-                Err(error) => {
-                    (error.to_string(), !matches!(error, EtcdError::Unreachable { .. } | EtcdError::Unanswered { .. }))
+                Err(EtcdError::Unreachable { tried }) => {
+                    let why = tried.into_iter().next().map(|tried| tried.why.to_string()).unwrap_or_default();
+                    (format!("etcd answers no client here yet ({why})"), false)
                 }
+                Err(error) => (error.to_string(), !matches!(error, EtcdError::Unanswered { .. })),
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
