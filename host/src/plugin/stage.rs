@@ -283,13 +283,7 @@ impl Plugin {
         facts: &Arc<dyn FactSource>,
         context: &CheckContext,
     ) -> Result<Self, PluginError> {
-        // Side by side: a component with an interpreter inside has tens of megabytes.
-        let (digest, inspected) = std::thread::scope(|scope| {
-            let digest = std::thread::Builder::new().spawn_scoped(scope, || Digest::of(component));
-            let inspected = manifest::inspect(component);
-            let digest = digest.map_or_else(|_| Digest::of(component), |it| it.join().expect("it does not panic"));
-            (digest, inspected)
-        });
+        let digest = Digest::of(component);
         let named = |plugin: &str| plugin.to_owned();
         if let Some(expected) = settings.and_then(|settings| settings.digest.as_ref())
             && !expected.eq_ignore_ascii_case(digest.as_str())
@@ -301,7 +295,7 @@ impl Plugin {
             });
         }
         let unfit = |plugin: String| move |reason: Unfit| PluginError::Unfit { plugin, reason };
-        let inspected = inspected.map_err(unfit(named(name)))?;
+        let inspected = manifest::inspect(component).map_err(unfit(named(name)))?;
         let version = inspected.manifest.as_ref().map_or_else(|| "0".into(), |manifest| manifest.version.clone());
         let full = format!("{name}@{version}");
         let (id, schema, wanted) = match inspected.manifest {

@@ -7,7 +7,7 @@
 use std::fs::{File, Metadata};
 use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -135,8 +135,7 @@ impl Store {
         }
         let proof = read(proof, proof::length(meta.len()))?;
         let key = self.key().map_err(io::Error::other)?;
-        let read_at = |buffer: &mut [u8], at| file.read_exact_at(buffer, at);
-        let proved = proof::verify(&key, &purpose(digest), read_at, meta.len(), &proof)?;
+        let proved = proof::verify(&key, &purpose(digest), &file, meta.len(), &proof)?;
         proved.then(|| NativeCode::in_file(file)).transpose()
     }
 

@@ -5,7 +5,6 @@
 //! its place, to the length of the whole and to what the code is for.
 
 use std::io::{self, Read};
-use std::ops::Range;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
@@ -26,31 +25,23 @@ pub(super) fn length(code_bytes: u64) -> u64 {
 /// # Errors
 ///
 /// Those of reading it.
-pub(super) fn prove(key: &[u8; KEY_BYTES], made_for: &str, mut code: impl Read, bytes: u64) -> io::Result<Vec<u8>> {
+pub(super) fn prove(key: &[u8; KEY_BYTES], made_for: &str, code: impl Read, bytes: u64) -> io::Result<Vec<u8>> {
     let key = ready(key);
-    let (mut proof, mut piece) = (Vec::new(), Vec::new());
-    let mut at = 0;
-    while at < bytes {
-        begin(&mut piece, made_for, at, bytes);
-        let wanted = (bytes - at).min(PIECE_BYTES as u64);
-        if code.by_ref().take(wanted).read_to_end(&mut piece)? as u64 != wanted {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    let mut proof = Vec::new();
+    pieces(made_for, code, bytes, |piece| {
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).expect("the kernel has randomness");
         let tag = key
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&piece), &mut [])
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(piece), &mut [])
             .expect("a piece is shorter than the cipher's bound");
         proof.extend_from_slice(&nonce);
         proof.extend_from_slice(tag.as_ref());
-        at += wanted;
-    }
+        true
+    })?;
     Ok(proof)
 }
 
-/// Whether a proof is of this code, of that length, made for this. `read_at` fills a buffer from a place in the code.
-///
-/// Two threads share the pieces: code of a language with an interpreter is tens of megabytes, and a run waits for this.
+/// Whether a proof is of this code, of that length, made for this.
 ///
 /// # Errors
 ///
@@ -58,7 +49,7 @@ pub(super) fn prove(key: &[u8; KEY_BYTES], made_for: &str, mut code: impl Read, 
 pub(super) fn verify(
     key: &[u8; KEY_BYTES],
     made_for: &str,
-    read_at: impl Fn(&mut [u8], u64) -> io::Result<()> + Sync,
+    code: impl Read,
     bytes: u64,
     proof: &[u8],
 ) -> io::Result<bool> {
@@ -66,30 +57,13 @@ pub(super) fn verify(
         return Ok(false);
     }
     let key = ready(key);
-    let pieces = proof.len() / PROOF_BYTES;
-    let are_proved = |numbers: Range<usize>| -> io::Result<bool> {
-        let mut piece = Vec::new();
-        for number in numbers {
-            let at = number as u64 * PIECE_BYTES as u64;
-            begin(&mut piece, made_for, at, bytes);
-            let head = piece.len();
-            piece.resize(head + (bytes - at).min(PIECE_BYTES as u64) as usize, 0);
-            read_at(&mut piece[head..], at)?;
-            let (nonce, tag) = proof[number * PROOF_BYTES..][..PROOF_BYTES].split_at(NONCE_LEN);
+    let mut proofs = proof.chunks_exact(PROOF_BYTES);
+    pieces(made_for, code, bytes, |piece| {
+        proofs.next().is_some_and(|proof| {
+            let (nonce, tag) = proof.split_at(NONCE_LEN);
             let nonce = Nonce::try_assume_unique_for_key(nonce).expect("its length was checked");
-            if key.open_in_place(nonce, Aad::from(&piece), &mut tag.to_vec()).is_err() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    let half = pieces / 2;
-    std::thread::scope(|scope| {
-        let other = std::thread::Builder::new().spawn_scoped(scope, || are_proved(0..half));
-        let own = are_proved(half..pieces)?;
-        // Where there are no more threads, this one does it all.
-        let other = other.map_or_else(|_| are_proved(0..half), |it| it.join().expect("it does not panic"))?;
-        Ok(own && other)
+            key.open_in_place(nonce, Aad::from(piece), &mut tag.to_vec()).is_ok()
+        })
     })
 }
 
@@ -97,10 +71,23 @@ fn ready(key: &[u8; KEY_BYTES]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("its length is that of a key"))
 }
 
-/// What stands before a piece where it is authenticated.
-fn begin(piece: &mut Vec<u8>, made_for: &str, at: u64, bytes: u64) {
-    piece.clear();
-    piece.extend_from_slice(format!("{made_for} {at}/{bytes} ").as_bytes());
+/// Hands out what is authenticated, piece by piece, for as long as that is answered with yes. Tells whether it always was.
+fn pieces(made_for: &str, mut code: impl Read, bytes: u64, mut on: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    let mut piece = Vec::new();
+    let mut at = 0;
+    while at < bytes {
+        piece.clear();
+        piece.extend_from_slice(format!("{made_for} {at}/{bytes} ").as_bytes());
+        let wanted = (bytes - at).min(PIECE_BYTES as u64);
+        if code.by_ref().take(wanted).read_to_end(&mut piece)? as u64 != wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !on(&piece) {
+            return Ok(false);
+        }
+        at += wanted;
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -110,11 +97,7 @@ mod tests {
     const KEY: [u8; KEY_BYTES] = [1; KEY_BYTES];
 
     fn is_proved(made_for: &str, code: &[u8], proof: &[u8]) -> bool {
-        let read_at = |buffer: &mut [u8], at: u64| {
-            buffer.copy_from_slice(&code[at as usize..][..buffer.len()]);
-            Ok(())
-        };
-        verify(&KEY, made_for, read_at, code.len() as u64, proof).unwrap()
+        verify(&KEY, made_for, code, code.len() as u64, proof).unwrap()
     }
 
     #[test]
