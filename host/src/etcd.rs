@@ -35,6 +35,7 @@ pub mod snapshot;
 #[rustfmt::skip]
 mod rpc;
 
+use connection::CONNECT_TIMEOUT;
 pub use connection::Credentials;
 pub use error::{EtcdError, NoConnection, Refusal, Why};
 
@@ -330,11 +331,7 @@ impl Client {
     ///
     /// As [`Client::status`]; [`EtcdError::Unreachable`] at once where nobody listens, else after `limit`.
     pub async fn status_of_starting(&self, endpoint: &str, limit: Duration) -> Result<Status, EtcdError> {
-        let is_known = self.known().channels.contains_key(endpoint);
-        if !is_known {
-            let channel = self.credentials.connect_within(limit, endpoint).await.map_err(unreachable)?;
-            self.known().channels.insert(endpoint.to_owned(), channel);
-        }
+        self.channel_within(limit, endpoint).await.map_err(unreachable)?;
         self.status(endpoint).await
     }
 
@@ -437,10 +434,14 @@ impl Client {
 
     /// A connection to a member, and whether it was made earlier.
     async fn channel(&self, endpoint: &str) -> Result<(Channel, bool), NoConnection> {
+        self.channel_within(CONNECT_TIMEOUT, endpoint).await
+    }
+
+    async fn channel_within(&self, limit: Duration, endpoint: &str) -> Result<(Channel, bool), NoConnection> {
         if let Some(channel) = self.known().channels.get(endpoint) {
             return Ok((channel.clone(), true));
         }
-        let channel = self.credentials.connect(endpoint).await?;
+        let channel = self.credentials.connect_within(limit, endpoint).await?;
         self.known().channels.insert(endpoint.to_owned(), channel.clone());
         Ok((channel, false))
     }

@@ -25,7 +25,7 @@ use crate::config::{
     Discovery, Endpoint, IgnoredChecks, ImagePull, JoinSettings, NodeSettings, Timeouts, TlsBootstrapBy,
     TokenDiscovery, Wait,
 };
-use crate::join::JoinContext;
+use crate::join::{JoinContext, TrustedCluster};
 use crate::journal::Journal;
 use crate::node::{Machine, Node, NodeError, UnitAction, UnitState};
 use crate::output::{Format, Reporter};
@@ -46,6 +46,16 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Arc::new(Self { pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Of an API server that it signed for.
+    pub(crate) fn cluster(&self, server: &str) -> TrustedCluster {
+        TrustedCluster {
+            server: server.into(),
+            ca_pem: self.pem.clone(),
+            tls_server_name: None,
+            established_by: "a test".into(),
+        }
     }
 
     pub(crate) fn pin(&self) -> Pin {

@@ -23,7 +23,8 @@ const PHASE: &str = "wait-control-plane";
 /// Largest `kubeadm-flags.env` that is compared.
 const FLAGS_LIMIT_BYTES: u64 = 1 << 16;
 
-/// With which flags the kubelet starts now: with those that stay, once this join has written them.
+/// With which flags the kubelet starts now: with those that stay, once this join has written them. Until then without
+/// asking for the node's name, where `facts` say that it does not resolve.
 ///
 /// # Errors
 ///

@@ -98,9 +98,9 @@ mod tests {
     use super::*;
     use crate::api::scripted::{Authority, Reply, Script, status, test_context};
     use crate::config::Discovery;
+    use crate::join::Access;
     use crate::join::control_plane::keys_ahead::Keys;
     use crate::join::control_plane::{certs, fixture};
-    use crate::join::{Access, TrustedCluster};
 
     const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews?";
 
@@ -130,12 +130,7 @@ mod tests {
         fixture::put_shared(directory.path());
         certs::write(&fixture::configuration(), &fixture::local(), &mut Keys::default(), &cx).await.unwrap();
         let ours = certificate(Path::new("/etc/kubernetes/pki/apiserver-kubelet-client.crt"), &cx).unwrap();
-        let cluster = TrustedCluster {
-            server: "https://api.example:6443".into(),
-            ca_pem: authority.pem.clone(),
-            tls_server_name: None,
-            established_by: "a test".into(),
-        };
+        let cluster = authority.cluster("https://api.example:6443");
         let access = Access::new(cx.dialer.clone(), cluster, None).unwrap();
         let user = "kube-apiserver-kubelet-client".to_owned();
         assert_eq!(ask(access.client(), &ours).await.unwrap(), Allowed::No { user });

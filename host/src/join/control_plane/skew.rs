@@ -122,7 +122,6 @@ mod tests {
     use super::*;
     use crate::api::scripted::{Authority, Reply, Script, status};
     use crate::config::Discovery;
-    use crate::join::TrustedCluster;
     use crate::join::control_plane::fixture;
 
     #[test]
@@ -164,12 +163,7 @@ mod tests {
             .get("/version", status(403, "Forbidden"))
             .start();
         let (_directory, cx) = crate::api::scripted::test_context(&script.dialer, Discovery::Recorded);
-        let cluster = TrustedCluster {
-            server: "https://api.example:6443".into(),
-            ca_pem: authority.pem.clone(),
-            tls_server_name: None,
-            established_by: "a test".into(),
-        };
+        let cluster = authority.cluster("https://api.example:6443");
         let access = Access::new(cx.dialer.clone(), cluster, None).unwrap();
         assert_eq!(server_version(&access).await.unwrap(), "v1.36.4");
         assert_eq!(server_version(&access).await.unwrap_err().status(), Some(403));

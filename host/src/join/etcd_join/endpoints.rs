@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::api::scripted::{Authority, Reply, Script, status, test_context};
     use crate::config::Discovery;
-    use crate::join::{Access, TrustedCluster};
+    use crate::join::Access;
 
     fn pod(name: &str, urls: Option<&str>) -> Pod {
         let annotations = urls.map(|urls| [(ANNOTATION.to_owned(), urls.to_owned())].into());
@@ -138,12 +138,7 @@ mod tests {
             .on(Method::GET, PATH, |_| status(401, "Unauthorized"))
             .start();
         let (_directory, cx) = test_context(&script.dialer, Discovery::Recorded);
-        let cluster = TrustedCluster {
-            server: "https://api.example:6443".into(),
-            ca_pem: authority.pem.clone(),
-            tls_server_name: None,
-            established_by: "a test".into(),
-        };
+        let cluster = authority.cluster("https://api.example:6443");
         let access = Access::new(cx.dialer.clone(), cluster, None).unwrap();
         let patience = Duration::from_secs(30);
         let found = find(access.client(), &cx.reporter, patience, false).await.unwrap();

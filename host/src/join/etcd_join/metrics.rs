@@ -15,9 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// etcd 3.7 says some 60 KiB.
 const LIMIT_BYTES: usize = 1 << 20;
 
-/// Of the many, what a join needs.
+/// Our etcd, as it sees itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct OwnState {
     /// `etcd_server_id`: which member it is.
     pub(super) id: MemberId,
     /// `etcd_server_proposals_applied_total`, which is a gauge: the latest entry in its database.
@@ -30,8 +30,8 @@ pub(super) struct Told {
 ///
 /// # Errors
 ///
-/// Where nobody answers within a second, or the answer does not say all of [`Told`].
-pub(super) async fn read(url: &str) -> io::Result<Told> {
+/// Where nobody answers within a second, or the answer does not say all of [`OwnState`].
+pub(super) async fn read(url: &str) -> io::Result<OwnState> {
     let text =
         tokio::time::timeout(TIMEOUT, get(url)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "these are not etcd's metrics"))
@@ -62,13 +62,13 @@ async fn get(url: &str) -> io::Result<String> {
 }
 
 /// The text format of Prometheus: `name{label="value"} number`.
-fn parse(text: &str) -> Option<Told> {
+fn parse(text: &str) -> Option<OwnState> {
     let gauge = |name: &str| {
         let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit_once(' ')?.1.parse::<f64>().ok().filter(|number| *number >= 0.0)
     };
     let id = text.lines().find_map(|line| line.strip_prefix("etcd_server_id{server_id=\"")?.strip_suffix("\"} 1"))?;
-    Some(Told {
+    Some(OwnState {
         id: id.parse().ok()?,
         // Exact up to 2^53, as a count of entries that no etcd reaches.
         applied_index: gauge("etcd_server_proposals_applied_total")? as u64,
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn tells_which_member_it_is_and_how_far_it_is() {
         let id = "a8d9ea966effc1f7".parse().unwrap();
-        assert_eq!(parse(METRICS), Some(Told { id, applied_index: 2334, has_leader: true }));
+        assert_eq!(parse(METRICS), Some(OwnState { id, applied_index: 2334, has_leader: true }));
         let later = METRICS.replace("2334", "1.234567e+06").replace("has_leader 1", "has_leader 0");
-        assert_eq!(parse(&later), Some(Told { id, applied_index: 1_234_567, has_leader: false }));
+        assert_eq!(parse(&later), Some(OwnState { id, applied_index: 1_234_567, has_leader: false }));
         for missing in ["etcd_server_id", "etcd_server_proposals_applied_total", "etcd_server_has_leader"] {
             assert_eq!(parse(&METRICS.replace(missing, "another")), None, "{missing}");
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::metrics::OwnState;
 use super::progress::{Position, Progress, Words};
 use super::{EtcdJoin, EtcdJoinError, PHASE, POLL, disk, metrics, peers};
-use crate::etcd::{Client, EtcdError, MemberId, Membership, Refusal};
+use crate::etcd::{Client, EtcdError, MemberId, Membership, NoConnection, Refusal};
 use crate::node::Node;
 use crate::output::Reporter;
 
@@ -16,13 +17,6 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// So many looks at a learner apart, the list of members is read, too: somebody may have removed it.
 const LOOKS_PER_LIST: u32 = 40;
-
-/// Our etcd, as it sees itself.
-struct OwnState {
-    id: MemberId,
-    applied_index: u64,
-    has_leader: bool,
-}
 
 impl EtcdJoin<'_> {
     /// Waits until the learner is in step with its leader.
@@ -53,8 +47,7 @@ impl EtcdJoin<'_> {
                 }
                 (Ok(_), Err(error)) => seen = format!("the others do not answer: {error}"),
                 (Err(EtcdError::Unreachable { tried }), _) => {
-                    let why = tried.into_iter().next().map(|tried| tried.why.to_string()).unwrap_or_default();
-                    seen = format!("waiting for etcd to start here ({why})");
+                    seen = format!("waiting for etcd to start here ({})", why(&tried));
                 }
                 (Err(error), _) => seen = error.to_string(),
             }
@@ -92,9 +85,7 @@ impl EtcdJoin<'_> {
     async fn own_state(&self, limit: Duration) -> Result<OwnState, EtcdError> {
         tokio::select! {
             biased;
-            told = self.told_by_metrics() => {
-                Ok(OwnState { id: told.id, applied_index: told.applied_index, has_leader: told.has_leader })
-            }
+            told = self.told_by_metrics() => Ok(told),
             status = self.client.status_of_starting(self.client_url, limit) => {
                 let status = status?;
                 Ok(OwnState { id: status.id, applied_index: status.applied_index, has_leader: status.leader.is_some() })
@@ -103,7 +94,7 @@ impl EtcdJoin<'_> {
     }
 
     /// Never, where it serves none.
-    async fn told_by_metrics(&self) -> metrics::Told {
+    async fn told_by_metrics(&self) -> OwnState {
         let Some(url) = self.metrics_url else { return std::future::pending().await };
         loop {
             if let Ok(told) = metrics::read(url).await {
@@ -189,16 +180,21 @@ impl EtcdJoin<'_> {
     }
 }
 
+/// Of the one endpoint that was tried.
+fn why(tried: &[NoConnection]) -> String {
+    tried.first().map(|tried| tried.why.to_string()).unwrap_or_default()
+}
+
 /// A voter of this machine that may not answer yet.
 #[derive(Debug)]
 pub struct OwnVoter {
     /// Knows the members there are.
     pub client: Client,
-    /// Of this machine.
+    /// `https://ADDRESS:2379`.
     pub client_url: String,
-    /// Of this machine.
+    /// Its member's.
     pub id: MemberId,
-    /// `timeouts.etcdAPICall`.
+    /// `timeouts.etcdAPICall`: how long it may be silent.
     pub timeout: Duration,
 }
 
@@ -226,8 +222,7 @@ impl OwnVoter {
                 }
                 Ok(_) => (format!("`{client_url}` does not know that it votes"), true),
                 Err(EtcdError::Unreachable { tried }) => {
-                    let why = tried.into_iter().next().map(|tried| tried.why.to_string()).unwrap_or_default();
-                    (format!("etcd answers no client here yet ({why})"), false)
+                    (format!("etcd answers no client here yet ({})", why(&tried)), false)
                 }
                 Err(error) => (error.to_string(), !matches!(error, EtcdError::Unanswered { .. })),
             };

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::scripted::{Authority, Reply, Running, Script, TOKEN, status, test_context, token_discovery};
 use crate::error::Diagnose as _;
-use crate::join::{BootstrapCredential, TrustedCluster, cluster_configuration, discovery, node_lookup};
+use crate::join::{BootstrapCredential, cluster_configuration, discovery, node_lookup};
 
 const CP: &str = "cp.example:6443";
 const CP_URL: &str = "https://cp.example:6443";
@@ -53,12 +53,7 @@ fn joining(authority: &Authority, running: &Running) -> (tempfile::TempDir, Join
 }
 
 fn access(authority: &Authority, running: &Running) -> Access {
-    let cluster = TrustedCluster {
-        server: CP_URL.into(),
-        ca_pem: authority.pem.clone(),
-        tls_server_name: None,
-        established_by: "a test".into(),
-    };
+    let cluster = authority.cluster(CP_URL);
     let credential = BootstrapCredential::Token(TOKEN.parse().unwrap());
     Access::new(running.dialer.clone(), cluster, Some(credential)).unwrap()
 }

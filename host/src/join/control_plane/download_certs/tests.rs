@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::scripted::{Authority, Reply, Script, TOKEN, planning_node, status, test_context, token_discovery};
+use crate::join::BootstrapCredential;
 use crate::join::control_plane::fixture::{PKI, configuration, mode, put, put_shared, read, with_node};
-use crate::join::{BootstrapCredential, TrustedCluster};
 use crate::node::stub::tree;
 use crate::plan::Plan;
 
@@ -47,12 +47,7 @@ async fn download(
     let authority = Authority::new();
     let running = Script::new().listen("cp.example:6443", &authority, &["cp.example"]).get(PATH, reply).start();
     let (directory, cx) = test_context(&running.dialer, token_discovery("cp.example:6443", vec![authority.pin()]));
-    let cluster = TrustedCluster {
-        server: "https://cp.example:6443".into(),
-        ca_pem: authority.pem.clone(),
-        tls_server_name: None,
-        established_by: "a test".into(),
-    };
+    let cluster = authority.cluster("https://cp.example:6443");
     let credential = BootstrapCredential::Token(TOKEN.parse().unwrap());
     let access = Access::new(running.dialer.clone(), cluster, Some(credential)).unwrap();
     let cx = prepare(directory.path(), cx);

@@ -20,8 +20,7 @@ pub(super) fn pod(
     initial_cluster: InitialCluster<'_>,
 ) -> Value {
     let Etcd::Local(etcd) = &cluster.etcd else { panic!("an external etcd has no manifest here") };
-    let loopback = if node.advertise_address.is_ipv6() { "::1" } else { LOOPBACK };
-    let (host, port, scheme) = metrics_endpoint(last(&etcd.extra_args, "listen-metrics-urls"), loopback);
+    let (host, port, scheme) = metrics(etcd, node);
     super::pod(Parts {
         component: Component::Etcd,
         annotation: Some((CLIENT_URLS_ANNOTATION, node.etcd_client_url())),
@@ -42,10 +41,15 @@ pub(super) fn pod(
     })
 }
 
+/// Host, port and scheme that are probed.
+fn metrics(etcd: &LocalEtcd, node: &LocalNode) -> (String, u16, &'static str) {
+    let loopback = if node.advertise_address.is_ipv6() { "::1" } else { LOOPBACK };
+    metrics_endpoint(last(&etcd.extra_args, "listen-metrics-urls"), loopback)
+}
+
 /// `http://HOST:PORT` of its metrics; none where they are served over TLS.
 pub(in crate::join) fn metrics_url(etcd: &LocalEtcd, node: &LocalNode) -> Option<String> {
-    let loopback = if node.advertise_address.is_ipv6() { "::1" } else { LOOPBACK };
-    let (host, port, scheme) = metrics_endpoint(last(&etcd.extra_args, "listen-metrics-urls"), loopback);
+    let (host, port, scheme) = metrics(etcd, node);
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     (scheme == "HTTP").then(|| format!("http://{host}:{port}"))
 }
