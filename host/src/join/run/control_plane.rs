@@ -178,7 +178,7 @@ impl Run {
         let withdraw = async || files::withdraw(Component::Etcd, &self.cx.node).map_err(Failure::from);
         let id = join.join(publish, withdraw, &self.cx.node, &self.cx.reporter).await?.id;
         let own = OwnVoter { client, client_url, id, timeout };
-        if self.whole {
+        if self.whole && !is_skipped(PUBLISH, &self.cx.settings.skip_phases) {
             // The API server starts meanwhile.
             self.own_voter = Some(own);
         } else {
